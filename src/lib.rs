@@ -1,0 +1,3 @@
+//! haul: a file-transfer server and client.
+
+pub mod proto;
