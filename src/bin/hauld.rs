@@ -1,1 +1,178 @@
-fn main() {}
+//! `hauld`, the server: arguments, a configuration, a server, run. The only place that exits.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use haul::accounts::Anonymous;
+use haul::config::{Config, Limits};
+use haul::server::Server;
+use log::LevelFilter;
+
+/// Serve a directory over FTP, and over the verbs of haul.
+#[derive(Parser)]
+#[command(name = "hauld", version, max_term_width = 100)]
+struct Arguments {
+    /// The directory to serve; ./haul-data is made if it is not there
+    #[arg(value_name = "DIR", default_value = DEFAULT_DIR)]
+    dir: PathBuf,
+    /// Where to listen; may be given several times [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<SocketAddr>,
+    /// What sessions without an account may do
+    #[arg(long, value_name = "LEVEL", default_value = "write")]
+    anonymous: Level,
+    /// Ports for passive data connections [default: 64 that the kernel chooses]
+    #[arg(long, value_name = "A-B", value_parser = port_range)]
+    passive_ports: Option<RangeInclusive<u16>>,
+    /// The address that PASV tells, behind NAT [default: the one the client reached]
+    #[arg(long, value_name = "IP")]
+    passive_address: Option<IpAddr>,
+    /// Whether the server makes data connections itself (PORT, EPRT)
+    #[arg(long, value_name = "on|off", default_value = "on")]
+    active: Switch,
+    /// Sessions at the same time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().sessions_max)]
+    max_sessions: usize,
+    /// Sessions of one address (IPv6: of one /64), loopback excepted
+    #[arg(long, value_name = "N", default_value_t = Limits::default().sessions_per_address_max)]
+    max_per_address: usize,
+    /// Time from the connection to the login
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    login_timeout: Duration,
+    /// Time without a command
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15m")]
+    idle_timeout: Duration,
+    /// Time in which a transfer must move 16 KiB
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
+    stall_timeout: Duration,
+    /// How much to log on standard error: off, error, warn, info, debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: LevelFilter,
+}
+
+const DEFAULT_DIR: &str = "haul-data";
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Level {
+    None,
+    Read,
+    Write,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = run(arguments);
+    log::logger().flush();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("hauld: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), String> {
+    haul::logging::start(arguments.log_level).map_err(|error| error.to_string())?;
+    // Files and directories are made with the permission bits that the session says.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let config = configuration(arguments)?;
+    let dir = config.dir.clone();
+    let server = Server::start(config).map_err(|error| error.to_string())?;
+    let addresses = server.addresses().map_err(|error| error.to_string())?;
+    let mut out = std::io::stdout().lock();
+    for address in addresses {
+        // Whoever started it may not care to read this.
+        let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
+        log::info!("serving {} on {address}", dir.display());
+    }
+    drop(out);
+    server
+        .run()
+        .map_err(|error| format!("polling failed: {error}"))?;
+    log::info!("stopped");
+    Ok(())
+}
+
+fn configuration(arguments: Arguments) -> Result<Config, String> {
+    let dir = arguments.dir;
+    if dir.as_os_str() == DEFAULT_DIR && !dir.exists() {
+        std::fs::create_dir(&dir)
+            .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+        rustix::fs::chmod(&dir, rustix::fs::Mode::from_raw_mode(0o755))
+            .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+    }
+    let anonymous = match arguments.anonymous {
+        Level::None => Anonymous::None,
+        Level::Read => Anonymous::Read,
+        Level::Write => Anonymous::Write,
+    };
+    let limits = Limits {
+        sessions_max: arguments.max_sessions,
+        sessions_per_address_max: arguments.max_per_address,
+        login_timeout: arguments.login_timeout,
+        idle_timeout: arguments.idle_timeout,
+        stall_timeout: arguments.stall_timeout,
+        ..Limits::default()
+    };
+    let defaults = Config::default();
+    Ok(Config {
+        listen: if arguments.listen.is_empty() {
+            defaults.listen
+        } else {
+            arguments.listen
+        },
+        dir,
+        anonymous,
+        passive_ports: arguments.passive_ports,
+        passive_address: arguments.passive_address,
+        active: matches!(arguments.active, Switch::On),
+        limits,
+        ..Config::default()
+    })
+}
+
+/// `40000-40063`, or one port.
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |digits: &str| {
+        let port = digits.parse().ok().filter(|&port: &u16| port >= 1024);
+        port.ok_or_else(|| "ports go from 1024 to 65535, as in 40000-40063".to_string())
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(format!(
+            "the range ends before it begins; did you mean {last}-{first}?"
+        ));
+    }
+    if last - first >= 4096 {
+        return Err("each port is a listening socket: at most 4096, please".to_string());
+    }
+    Ok(first..=last)
+}
+
+/// Seconds, or `90s`, `5m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("a time is seconds, or 90s, 5m, 1h".to_string()),
+    };
+    match digits.parse::<u64>() {
+        Ok(n) if n > 0 && n <= 30 * 24 * 3600 => Ok(Duration::from_secs(n * unit)),
+        _ => Err("a time is seconds, or 90s, 5m, 1h; and more than nothing".to_string()),
+    }
+}

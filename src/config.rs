@@ -1,0 +1,108 @@
+//! One configuration for everything. Every limit has its unit in its name and its reason beside it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::accounts::Anonymous;
+
+/// What a server does and how much of it.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Addresses of the control connection.
+    pub listen: Vec<SocketAddr>,
+    /// The directory that is served.
+    pub dir: PathBuf,
+    /// What sessions without an account may do.
+    pub anonymous: Anonymous,
+    /// Ports of passive data connections; `None`: the kernel chooses [`Limits::passive_ports_chosen`].
+    pub passive_ports: Option<RangeInclusive<u16>>,
+    /// The address that PASV tells, where it is not the one that the client reached.
+    pub passive_address: Option<IpAddr>,
+    /// Whether PORT and EPRT are served.
+    pub active: bool,
+    /// Permission bits that new files and directories do not get.
+    pub umask: u32,
+    /// How much of everything.
+    pub limits: Limits,
+}
+
+/// The limits, with their defaults in [`Limits::default`].
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Sessions in all; more are refused with 421.
+    pub sessions_max: usize,
+    /// Sessions per address (IPv6: per /64). Loopback has no such limit.
+    pub sessions_per_address_max: usize,
+    /// From the connection to the login.
+    pub login_timeout: Duration,
+    /// Without a command, while nothing is transferred or owed.
+    pub idle_timeout: Duration,
+    /// How long NOOP alone keeps a session.
+    pub noop_keeps: Duration,
+    /// From 150 to the data connection.
+    pub data_wait: Duration,
+    /// How long PASV and EPSV wait for a free port of theirs.
+    pub passive_wait: Duration,
+    /// How long a port that was given away but not used keeps waiting for a late connection.
+    pub passive_rest: Duration,
+    /// A transfer that moves less than [`Limits::stall_bytes`] in this time has stalled.
+    pub stall_timeout: Duration,
+    /// See [`Limits::stall_timeout`].
+    pub stall_bytes: u64,
+    /// How long running transfers may go on after SIGTERM.
+    pub drain_timeout: Duration,
+    /// Unknown verbs before login; the last of them closes the connection.
+    pub unknown_verbs_max: u8,
+    /// Lines held while a transfer runs; then reading stops.
+    pub queued_bytes_max: usize,
+    /// Replies held while the client does not read; then reading stops.
+    pub replies_bytes_max: usize,
+    /// Shared passive ports where the kernel chooses them.
+    pub passive_ports_chosen: usize,
+    /// REST or APPE onto a file copies what stays; more than this only where the file system can
+    /// share blocks.
+    pub copy_bytes_max: u64,
+    /// Background threads for digests and copies.
+    pub background_threads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            sessions_max: 10_000,
+            sessions_per_address_max: 64,
+            login_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(15 * 60),
+            noop_keeps: Duration::from_secs(60 * 60),
+            data_wait: Duration::from_secs(30),
+            passive_wait: Duration::from_secs(5),
+            passive_rest: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
+            stall_bytes: 16 * 1024,
+            drain_timeout: Duration::from_secs(30),
+            unknown_verbs_max: 3,
+            queued_bytes_max: 64 * 1024,
+            replies_bytes_max: 64 * 1024,
+            passive_ports_chosen: 64,
+            copy_bytes_max: 256 << 20,
+            background_threads: 2,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            dir: PathBuf::from("haul-data"),
+            anonymous: Anonymous::Write,
+            passive_ports: None,
+            passive_address: None,
+            active: true,
+            umask: 0o022,
+            limits: Limits::default(),
+        }
+    }
+}

@@ -1,0 +1,834 @@
+//! One client: a session and its sockets. Carries out what the session asks for and tells it what
+//! happened.
+//!
+//! It never names a verb and never looks at a line. Work on it stops when its sockets would block
+//! (an event will come) or when its budget is used up (then it asks for another turn). There is no
+//! third way to stop.
+
+use std::io;
+use std::mem;
+use std::net::{IpAddr, Shutdown};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+
+use super::background::Ticket;
+use super::pump::{self, Pump, QUANTUM_BYTES, Step};
+use super::{Id, Shared, Socket, World, listen};
+use crate::session::{Action, Ended, Input, Job, Outcome, Send, Session, Task, Transfer, Via};
+
+/// What is read of commands and bodies at a time, and the most that is held unread.
+const INPUT_BYTES: usize = 64 * 1024;
+/// Files up to this size are read into the output, so that a pipelined series leaves in few calls.
+const SMALL_FILE_BYTES: u64 = 64 * 1024;
+/// Output is sent when this much has come together.
+const OUTPUT_BYTES: usize = 256 * 1024;
+/// What one command takes off the budget beside the bytes it moves.
+const COMMAND_COST: usize = 512;
+/// A closed connection is read from for so long, and so much, so that the last reply is not lost to
+/// the reset that unread input causes.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 * 1024;
+/// Turns that a connection may ask for without having done anything, before it is taken for a bug.
+const FRUITLESS_TURNS_MAX: u32 = 1000;
+
+/// What happens to a connection after its turn.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// An event or a deadline will come.
+    Wait,
+    /// There is more to do.
+    Again,
+    /// It has ended.
+    Dead,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Conn {
+    /// Its place and generation.
+    pub id: Id,
+    /// It is in the queue of this or the next turn.
+    pub queued: bool,
+    /// When the timers will look at it.
+    pub timer_at: Option<Instant>,
+    session: Session,
+    control: TcpStream,
+    bind: IpAddr,
+    readable: bool,
+    writable: bool,
+    /// An event said that the client sends no more; a short read is not the end then.
+    end_announced: bool,
+    ended: bool,
+    dead: bool,
+    unread: Vec<u8>,
+    unread_at: usize,
+    output: Vec<u8>,
+    output_at: usize,
+    moving: Option<Box<Moving>>,
+    /// A data connection that came before its transfer.
+    early: Option<TcpStream>,
+    slot: Option<usize>,
+    listening_until: Option<Instant>,
+    ticket: Option<Ticket>,
+    closing: Option<Closing>,
+    flushed: u64,
+    stall: Option<Stall>,
+    fruitless: u32,
+}
+
+/// A transfer and its connection.
+#[derive(Debug)]
+struct Moving {
+    pump: Pump,
+    data: Data,
+    /// Until when the data connection must be there.
+    wait_until: Instant,
+}
+
+#[derive(Debug)]
+enum Data {
+    Control,
+    Awaited,
+    Connecting(TcpStream),
+    Open {
+        stream: TcpStream,
+        ready: bool,
+        registered: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Closing {
+    until: Option<Instant>,
+    drained: usize,
+}
+
+/// A window in which something has to move.
+#[derive(Debug)]
+struct Stall {
+    until: Instant,
+    moved_before: u64,
+}
+
+impl Conn {
+    /// A connection that was just accepted at an address bound to `bind`; greets at once.
+    pub fn new(id: Id, control: TcpStream, bind: IpAddr, session: Session) -> Conn {
+        Conn {
+            id,
+            queued: false,
+            timer_at: None,
+            session,
+            control,
+            bind,
+            readable: false,
+            writable: true,
+            end_announced: false,
+            ended: false,
+            dead: false,
+            unread: Vec::new(),
+            unread_at: 0,
+            output: Vec::new(),
+            output_at: 0,
+            moving: None,
+            early: None,
+            slot: None,
+            listening_until: None,
+            ticket: None,
+            closing: None,
+            flushed: 0,
+            stall: None,
+            fruitless: 0,
+        }
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    // What happened ------------------------------------------------------------------------------
+
+    /// An event of one of its sockets.
+    pub fn event(&mut self, socket: Socket, event: &mio::event::Event) {
+        match socket {
+            Socket::Control => {
+                self.readable |= event.is_readable() || event.is_read_closed();
+                self.end_announced |= event.is_read_closed();
+                self.writable |= event.is_writable();
+                // Reset, or closed in both directions: nobody is left to answer to.
+                self.dead |=
+                    event.is_error() || (event.is_read_closed() && event.is_write_closed());
+            }
+            Socket::Data => {
+                if let Some(moving) = &mut self.moving
+                    && let Data::Open { ready, .. } = &mut moving.data
+                {
+                    *ready = true;
+                }
+                self.finish_connecting();
+            }
+        }
+    }
+
+    fn finish_connecting(&mut self) {
+        let Some(moving) = &mut self.moving else {
+            return;
+        };
+        let Data::Connecting(stream) = &mut moving.data else {
+            return;
+        };
+        if matches!(stream.take_error(), Ok(None)) {
+            match stream.peer_addr() {
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+                Err(_) => moving.wait_until = self.session.opened(),
+                Ok(_) => {
+                    let Data::Connecting(stream) = mem::replace(&mut moving.data, Data::Awaited)
+                    else {
+                        return;
+                    };
+                    moving.data = Data::Open {
+                        stream,
+                        ready: true,
+                        registered: true,
+                    };
+                }
+            }
+        } else {
+            // A refused connection is one that was never made.
+            moving.data = Data::Awaited;
+            moving.wait_until = self.session.opened();
+        }
+    }
+
+    /// A data connection came to this session's slot.
+    pub fn data_arrived(&mut self, stream: TcpStream) {
+        match &mut self.moving {
+            Some(moving) if matches!(moving.data, Data::Awaited) => {
+                moving.data = Data::Open {
+                    stream,
+                    ready: true,
+                    registered: false,
+                };
+            }
+            _ => self.early = Some(stream),
+        }
+    }
+
+    /// Tells the session something and does what it says.
+    pub fn tell(&mut self, input: Input, shared: &mut Shared) {
+        if let Input::TaskDone(_) = input {
+            self.ticket = None;
+        }
+        let mut actions = shared.take_actions();
+        let world = shared.world.clone();
+        self.session
+            .handle(input, &shared.context(&world), &mut actions);
+        self.perform(actions, &world, shared);
+    }
+
+    /// A slot may have become free.
+    pub fn retry_listening(&mut self, shared: &mut Shared) -> bool {
+        if self.listening_until.is_none() {
+            return true;
+        }
+        let Some(address) = self.reserve(shared) else {
+            return false;
+        };
+        self.listening_until = None;
+        self.tell(Input::Listening(Some(address)), shared);
+        true
+    }
+
+    /// The time has come that [`Conn::deadline`] gave.
+    pub fn expire(&mut self, shared: &mut Shared) {
+        let now = shared.now;
+        if self
+            .closing
+            .as_ref()
+            .is_some_and(|c| c.until.is_some_and(|until| until <= now))
+        {
+            self.dead = true;
+            return;
+        }
+        if self.listening_until.is_some_and(|until| until <= now) {
+            self.listening_until = None;
+            self.tell(Input::Listening(None), shared);
+        }
+        if self
+            .moving
+            .as_ref()
+            .is_some_and(|m| m.is_waiting() && m.wait_until <= now)
+        {
+            self.end_transfer(Outcome::NoConnection, shared);
+        }
+        if self.stall.as_ref().is_some_and(|stall| stall.until <= now) {
+            let moved = self.moved();
+            let limits = &shared.world.config.limits;
+            let before = self.stall.take().map_or(0, |stall| stall.moved_before);
+            if moved - before < limits.stall_bytes {
+                if self.moving.is_some() {
+                    self.end_transfer(Outcome::Stalled, shared);
+                } else {
+                    log::info!("{} does not read its replies", self.session.peer());
+                    self.dead = true;
+                }
+            }
+        }
+        let config = &shared.world.config;
+        if self.session.deadline(config).is_some_and(|at| at <= now) {
+            self.tell(Input::TimedOut, shared);
+        }
+    }
+
+    /// Ends a transfer over a data connection; one over the control connection cannot be ended but
+    /// by closing.
+    pub fn cut(&mut self, shared: &mut Shared) {
+        match &self.moving {
+            Some(moving) if matches!(moving.data, Data::Control) => self.dead = true,
+            Some(_) => self.end_transfer(Outcome::Cut, shared),
+            None => {}
+        }
+    }
+
+    /// When it wants [`Conn::expire`].
+    pub fn deadline(&self, world: &World) -> Option<Instant> {
+        let waiting = self
+            .moving
+            .as_ref()
+            .filter(|m| m.is_waiting())
+            .map(|m| m.wait_until);
+        [
+            self.session.deadline(&world.config),
+            waiting,
+            self.listening_until,
+            self.stall.as_ref().map(|stall| stall.until),
+            self.closing.as_ref().and_then(|closing| closing.until),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    // A turn -------------------------------------------------------------------------------------
+
+    /// Does what can be done, up to its budget.
+    pub fn advance(&mut self, shared: &mut Shared) -> Next {
+        let mut budget = QUANTUM_BYTES;
+        let (moved_before, commands_before) = (self.moved(), self.session.totals().commands);
+        while !self.dead && self.closing.is_none() && budget > 0 {
+            let moved = self.move_bytes(shared, &mut budget);
+            let took = self.take_commands(shared, &mut budget);
+            if !moved && !took {
+                break;
+            }
+        }
+        self.flush(shared);
+        if self.closing.is_some() {
+            self.linger(shared);
+        }
+        self.settle(shared);
+        if self.dead {
+            return Next::Dead;
+        }
+        self.watch_for_stall(shared);
+        if budget > 0 || self.closing.is_some() {
+            self.fruitless = 0;
+            return Next::Wait;
+        }
+        let fruitful =
+            (moved_before, commands_before) != (self.moved(), self.session.totals().commands);
+        self.fruitless = if fruitful { 0 } else { self.fruitless + 1 };
+        if self.fruitless > FRUITLESS_TURNS_MAX {
+            log::error!("{} makes no progress and is ended", self.session.peer());
+            return Next::Dead;
+        }
+        Next::Again
+    }
+
+    fn moved(&self) -> u64 {
+        self.flushed + self.moving.as_ref().map_or(0, |moving| moving.pump.moved())
+    }
+
+    fn watch_for_stall(&mut self, shared: &Shared) {
+        if self.moving.is_none() && self.output.is_empty() {
+            self.stall = None;
+        } else if self.stall.is_none() {
+            let until = shared.now + shared.world.config.limits.stall_timeout;
+            self.stall = Some(Stall {
+                until,
+                moved_before: self.moved(),
+            });
+        }
+    }
+
+    /// Moves bytes of the transfer, if there is one that can move. True: something changed.
+    fn move_bytes(&mut self, shared: &mut Shared, budget: &mut usize) -> bool {
+        let Some(mut moving) = self.moving.take() else {
+            return false;
+        };
+        let before = *budget;
+        let step = match &mut moving.data {
+            Data::Awaited if moving.wait_until <= shared.now => Step::Done(Outcome::NoConnection),
+            Data::Awaited | Data::Connecting(_) => Step::Blocked,
+            Data::Open { ready: false, .. } => Step::Blocked,
+            Data::Open {
+                stream,
+                ready,
+                registered,
+            } => {
+                let step = moving.pump.step(stream.as_fd(), &mut shared.tools, budget);
+                if matches!(step, Step::Blocked) {
+                    *ready = false;
+                    if !*registered {
+                        *registered = true;
+                        match register(shared, stream, self.id) {
+                            Ok(()) => Step::Blocked,
+                            Err(error) => Step::Done(Outcome::Failed(error)),
+                        }
+                    } else {
+                        Step::Blocked
+                    }
+                } else {
+                    step
+                }
+            }
+            Data::Control if moving.pump.is_receiving() => {
+                self.receive_in_band(&mut moving.pump, shared, budget)
+            }
+            Data::Control => self.send_in_band(&mut moving.pump, shared, budget),
+        };
+        self.moving = Some(moving);
+        match step {
+            Step::More | Step::Blocked => *budget != before,
+            Step::Done(outcome) => {
+                self.end_transfer(outcome, shared);
+                true
+            }
+        }
+    }
+
+    fn receive_in_band(
+        &mut self,
+        pump: &mut Pump,
+        shared: &mut Shared,
+        budget: &mut usize,
+    ) -> Step {
+        let (used, outcome) = pump.feed(&self.unread[self.unread_at..], &mut shared.tools);
+        self.unread_at += used;
+        *budget -= used.min(*budget);
+        if let Some(outcome) = outcome {
+            return Step::Done(outcome);
+        }
+        if !self.readable {
+            return Step::Blocked;
+        }
+        let step = pump.step(self.control.as_fd(), &mut shared.tools, budget);
+        if matches!(step, Step::Blocked) {
+            self.readable = false;
+        }
+        step
+    }
+
+    fn send_in_band(&mut self, pump: &mut Pump, shared: &mut Shared, budget: &mut usize) -> Step {
+        self.flush_with(true, shared);
+        if self.dead || !self.output.is_empty() || !self.writable {
+            return Step::Blocked;
+        }
+        let step = pump.step(self.control.as_fd(), &mut shared.tools, budget);
+        if matches!(step, Step::Blocked) {
+            self.writable = false;
+        }
+        step
+    }
+
+    fn end_transfer(&mut self, mut outcome: Outcome, shared: &mut Shared) {
+        let Some(moving) = self.moving.take() else {
+            return;
+        };
+        let Moving { pump, data, .. } = *moving;
+        let complete = matches!(outcome, Outcome::Complete);
+        match data {
+            Data::Open { stream, .. } if complete && !pump.is_receiving() => {
+                match stream.shutdown(Shutdown::Write) {
+                    Ok(()) => shared.lingering.add(stream, shared.now),
+                    // It was reset: what was sent last did not arrive.
+                    Err(_) => outcome = Outcome::Broken,
+                }
+            }
+            // Whether the client is still there decides whether a plain upload is whole, and its
+            // control connection may have ended before the event of that came.
+            Data::Open { .. } if complete => {
+                if self.unread.len() - self.unread_at < INPUT_BYTES {
+                    self.read(shared);
+                }
+            }
+            _ => {}
+        }
+        self.flushed += pump.moved();
+        let bytes = pump.moved();
+        self.tell(
+            Input::TransferEnded(Ended {
+                job: pump.into_job(),
+                outcome,
+                bytes,
+            }),
+            shared,
+        );
+    }
+
+    /// Takes commands until there are no more, or a transfer begins. True: something changed.
+    fn take_commands(&mut self, shared: &mut Shared, budget: &mut usize) -> bool {
+        let mut changed = false;
+        let held_max = shared.world.config.limits.replies_bytes_max;
+        while !self.dead && self.closing.is_none() && *budget > 0 {
+            if self.held() >= OUTPUT_BYTES || (self.held() >= held_max && !self.writable) {
+                self.flush(shared);
+                if self.held() >= held_max {
+                    break;
+                }
+            }
+            let world = shared.world.clone();
+            let mut actions = shared.take_actions();
+            let (unread, held) = (&self.unread[self.unread_at..], self.held());
+            let used = self
+                .session
+                .receive(unread, &shared.context(&world), &mut actions);
+            self.perform(actions, &world, shared);
+            match used {
+                Some(used) => {
+                    self.unread_at += used;
+                    let answered = self.held().saturating_sub(held);
+                    *budget = budget.saturating_sub(COMMAND_COST + used + answered);
+                    changed = true;
+                    if self.moving.is_some() {
+                        break;
+                    }
+                }
+                None => {
+                    let full = self.unread.len() - self.unread_at >= INPUT_BYTES;
+                    if !self.session.wants_input() || !self.readable || full {
+                        break;
+                    }
+                    if !self.read(shared) {
+                        break;
+                    }
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    /// Reads what the client sent. False: there was nothing.
+    fn read(&mut self, shared: &mut Shared) -> bool {
+        if self.ended {
+            return false;
+        }
+        if self.unread.capacity() < INPUT_BYTES {
+            let small = mem::replace(&mut self.unread, shared.buffers.take());
+            self.unread.extend_from_slice(&small[self.unread_at..]);
+            self.unread_at = 0;
+        } else if self.unread_at > 0 {
+            self.unread.drain(..self.unread_at);
+            self.unread_at = 0;
+        }
+        let room = self.unread.capacity() - self.unread.len();
+        match rustix::io::read(&self.control, spare_capacity(&mut self.unread)) {
+            Ok(0) => {
+                self.readable = false;
+                self.ended = true;
+                self.tell(Input::ControlEnded, shared);
+                true
+            }
+            // A short read has emptied the socket: what comes later is announced by an event. The
+            // end of the stream may have been announced already.
+            Ok(n) => {
+                self.readable = n == room || self.end_announced;
+                true
+            }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                false
+            }
+            Err(Errno::INTR) => true,
+            Err(_) => {
+                self.dead = true;
+                false
+            }
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.output.len() - self.output_at
+    }
+
+    fn flush(&mut self, shared: &mut Shared) {
+        self.flush_with(false, shared);
+    }
+
+    fn flush_with(&mut self, more: bool, shared: &mut Shared) {
+        if self.output.is_empty() || !self.writable || self.dead {
+            return;
+        }
+        let before = self.output_at;
+        match pump::flush(&self.control, &self.output, &mut self.output_at, more) {
+            Ok(true) => {
+                self.flushed += (self.output_at - before) as u64;
+                self.output_at = 0;
+                self.output.clear();
+                shared.buffers.give(mem::take(&mut self.output));
+            }
+            Ok(false) => {
+                self.flushed += (self.output_at - before) as u64;
+                self.writable = false;
+            }
+            Err(_) => self.dead = true,
+        }
+    }
+
+    /// Gives large buffers back; what is left in them is kept in just the space it needs.
+    fn settle(&mut self, shared: &mut Shared) {
+        if self.unread_at == self.unread.len() {
+            self.unread.clear();
+            self.unread_at = 0;
+            shared.buffers.give(mem::take(&mut self.unread));
+        } else if self.unread.capacity() >= INPUT_BYTES {
+            let rest = self.unread[self.unread_at..].to_vec();
+            self.unread_at = 0;
+            shared.buffers.give(mem::replace(&mut self.unread, rest));
+        }
+        if self.output.capacity() > OUTPUT_BYTES && self.held() < OUTPUT_BYTES / 2 {
+            let rest = self.output[self.output_at..].to_vec();
+            self.output_at = 0;
+            shared.buffers.give(mem::replace(&mut self.output, rest));
+        }
+    }
+
+    /// After the last reply: no more output, and what still comes in is thrown away for a while.
+    fn linger(&mut self, shared: &mut Shared) {
+        let Some(closing) = &mut self.closing else {
+            return;
+        };
+        if self.dead || !self.output.is_empty() {
+            return;
+        }
+        if closing.until.is_none() {
+            closing.until = Some(shared.now + LINGER);
+            if self.control.shutdown(Shutdown::Write).is_err() {
+                self.dead = true;
+            }
+        }
+        self.dead |= self.ended;
+        while self.readable && !self.dead {
+            let scratch = &mut shared.tools.scratch;
+            scratch.resize(INPUT_BYTES, 0);
+            match rustix::io::read(&self.control, &mut scratch[..]) {
+                Ok(0) => self.dead = true,
+                Ok(n) => closing.drained += n,
+                Err(Errno::AGAIN) => self.readable = false,
+                Err(Errno::INTR) => {}
+                Err(_) => self.dead = true,
+            }
+            self.dead |= closing.drained > LINGER_BYTES;
+        }
+    }
+
+    // What the session asks for ------------------------------------------------------------------
+
+    /// Carries out actions in order. The answer to one becomes the session's next input; it is
+    /// always the last of its list that asks.
+    pub fn perform(&mut self, mut actions: Vec<Action>, world: &Rc<World>, shared: &mut Shared) {
+        while !actions.is_empty() {
+            let mut answer = None;
+            for action in actions.drain(..) {
+                debug_assert!(answer.is_none(), "an action stands behind a question");
+                answer = self.act(action, shared);
+            }
+            if let Some(input) = answer {
+                self.session
+                    .handle(input, &shared.context(world), &mut actions);
+            }
+        }
+        shared.give_actions(actions);
+    }
+
+    fn act(&mut self, action: Action, shared: &mut Shared) -> Option<Input> {
+        match action {
+            Action::Reply(reply) => {
+                if self.output.capacity() == 0 {
+                    self.output = shared.buffers.take();
+                }
+                reply.encode(&mut self.output);
+                None
+            }
+            Action::Listen => {
+                self.early = None;
+                let address = self.reserve(shared);
+                if address.is_none() {
+                    let wait = shared.world.config.limits.passive_wait;
+                    self.listening_until = Some(shared.now + wait);
+                    shared.waiting.push_back(self.id);
+                    return None;
+                }
+                Some(Input::Listening(address))
+            }
+            Action::Unlisten => {
+                self.early = None;
+                None
+            }
+            Action::Transfer(transfer) => self.begin(*transfer, shared),
+            Action::CutTransfer => {
+                let moving = self.moving.take()?;
+                let bytes = moving.pump.moved();
+                self.flushed += bytes;
+                let ended = Ended {
+                    job: moving.pump.into_job(),
+                    outcome: Outcome::Cut,
+                    bytes,
+                };
+                Some(Input::TransferEnded(ended))
+            }
+            Action::Commit(upload, how) => Some(Input::Committed(upload.publish(&how))),
+            Action::Run(task @ Task::Dispose(_)) => {
+                shared.background.order_unattended(task);
+                None
+            }
+            Action::Run(task) => {
+                self.ticket = Some(shared.background.order(self.id, task));
+                None
+            }
+            Action::Close => {
+                self.moving = None;
+                self.early = None;
+                self.closing = Some(Closing {
+                    until: None,
+                    drained: 0,
+                });
+                None
+            }
+        }
+    }
+
+    /// The address that the client is told to connect to.
+    fn reserve(&mut self, shared: &mut Shared) -> Option<std::net::SocketAddr> {
+        let random = shared.random.next();
+        let client = self.session.peer().ip();
+        let (place, port) = shared
+            .passive
+            .reserve(self.id, self.bind, client, self.slot, shared.now, random)?;
+        self.slot = Some(place);
+        let told = match shared.world.config.passive_address {
+            Some(address) => address,
+            None if self.bind.is_unspecified() => self.control.local_addr().ok()?.ip(),
+            None => self.bind,
+        };
+        Some((told.to_canonical(), port).into())
+    }
+
+    fn begin(&mut self, transfer: Transfer, shared: &mut Shared) -> Option<Input> {
+        let Transfer { job, via } = transfer;
+        let data = match (via, job) {
+            (Via::Control, Job::Send(send)) if self.is_small(&send) => {
+                return Some(self.send_small(send));
+            }
+            (Via::Control, job) => (Data::Control, job),
+            (Via::Passive, job) => match self.early.take() {
+                Some(stream) => (
+                    Data::Open {
+                        stream,
+                        ready: true,
+                        registered: false,
+                    },
+                    job,
+                ),
+                None => (Data::Awaited, job),
+            },
+            (Via::Active(address), job) => match self.connect(address, shared) {
+                Ok(stream) => (Data::Connecting(stream), job),
+                Err(error) => {
+                    log::info!("cannot connect to {address}: {error}");
+                    let outcome = Outcome::NoConnection;
+                    return Some(Input::TransferEnded(Ended {
+                        job,
+                        outcome,
+                        bytes: 0,
+                    }));
+                }
+            },
+        };
+        let wait_until = shared.now + shared.world.config.limits.data_wait;
+        self.moving = Some(Box::new(Moving {
+            pump: Pump::new(data.1),
+            data: data.0,
+            wait_until,
+        }));
+        None
+    }
+
+    fn connect(&self, to: std::net::SocketAddr, shared: &Shared) -> io::Result<TcpStream> {
+        let mut stream = listen::connect(self.control.local_addr()?.ip(), to)?;
+        register(shared, &mut stream, self.id)?;
+        Ok(stream)
+    }
+
+    fn is_small(&self, send: &Send) -> bool {
+        send.bytes <= SMALL_FILE_BYTES && send.ascii.is_none() && self.held() < OUTPUT_BYTES
+    }
+
+    fn send_small(&mut self, mut send: Send) -> Input {
+        let (from, bytes) = (self.output.len(), send.bytes);
+        self.output.resize(from + bytes as usize, 0);
+        let outcome = match send.file.read_exact_at(&mut self.output[from..], send.at) {
+            Ok(()) => Outcome::Complete,
+            Err(error) => {
+                self.output.truncate(from);
+                Outcome::Failed(error)
+            }
+        };
+        send.bytes = 0;
+        Input::TransferEnded(Ended {
+            job: Job::Send(send),
+            outcome,
+            bytes,
+        })
+    }
+
+    /// The last thing that happens to a connection.
+    pub fn bury(&mut self, shared: &mut Shared) {
+        if let Some(place) = self.slot {
+            let client = self.session.peer().ip();
+            shared.passive.abandon(self.id, place, client, shared.now);
+        }
+        let totals = self.session.totals();
+        log::info!(
+            "ended: {} after {:.1} s, {} commands, {} files ({} bytes) sent, {} files ({} bytes) stored",
+            self.session.peer(),
+            (shared.now - self.session.opened()).as_secs_f64(),
+            totals.commands,
+            totals.files_sent,
+            totals.bytes_sent,
+            totals.files_stored,
+            totals.bytes_received,
+        );
+    }
+}
+
+impl Moving {
+    fn is_waiting(&self) -> bool {
+        matches!(self.data, Data::Awaited | Data::Connecting(_))
+    }
+}
+
+fn register(shared: &Shared, stream: &mut TcpStream, id: Id) -> io::Result<()> {
+    let token: Token = Socket::Data.token(id.key);
+    shared
+        .registry
+        .register(stream, token, Interest::READABLE | Interest::WRITABLE)
+}

@@ -1,0 +1,467 @@
+//! Moving the bytes of one transfer, a bounded amount per call.
+//!
+//! The way of moving is chosen in one place, [`Pump::step`], from the job; whose the bytes are, and
+//! what is said when they have moved, is not known here.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use rustix::pipe::{PipeFlags, SpliceFlags};
+use sha2::Digest;
+
+use crate::session::{Job, Outcome, Receive, Send};
+
+/// Bytes that one connection may move per turn of the reactor, so that a fast transfer does not
+/// make others wait: about 20 us of sendfile, or 100 us of receiving.
+pub const QUANTUM_BYTES: usize = 256 * 1024;
+
+/// Below this, what an upload has sent is read and written; from here on it is spliced, which saves
+/// a copy but costs two more calls to begin with.
+const SPLICE_FROM_BYTES: u64 = 64 * 1024;
+
+/// A chunk of a file on its way through memory (TYPE A).
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What all transfers share: only one of them runs at a time.
+#[derive(Debug)]
+pub struct Tools {
+    /// Bytes on their way; empty between two calls.
+    pub scratch: Vec<u8>,
+    pipe: Pipe,
+}
+
+/// The pipe of splice. It is empty between two calls, or it is replaced: otherwise one upload would
+/// get another's bytes.
+#[derive(Debug)]
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipe {
+    fn new() -> io::Result<Pipe> {
+        let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+        let (read, write) = rustix::pipe::pipe_with(flags)?;
+        // Where the user's pipes are limited the default size stays, which is slower but right.
+        let _ = rustix::pipe::fcntl_setpipe_size(&write, QUANTUM_BYTES);
+        Ok(Pipe { read, write })
+    }
+}
+
+impl Tools {
+    /// The scratch buffer and the pipe.
+    ///
+    /// # Errors
+    /// As pipe(2): too many open files.
+    pub fn new() -> io::Result<Tools> {
+        Ok(Tools {
+            scratch: Vec::with_capacity(QUANTUM_BYTES),
+            pipe: Pipe::new()?,
+        })
+    }
+}
+
+/// What came of one call.
+#[derive(Debug)]
+pub enum Step {
+    /// The budget is used up; there is more.
+    More,
+    /// The socket is not ready; it will tell.
+    Blocked,
+    /// It is over.
+    Done(Outcome),
+}
+
+/// One transfer.
+#[derive(Debug)]
+pub struct Pump {
+    job: Job,
+    /// Text that has not been sent, from `held_at` on.
+    held: Vec<u8>,
+    held_at: usize,
+    ended: bool,
+    /// The file system cannot send from this file by itself.
+    copies: bool,
+    moved: u64,
+}
+
+/// What one read or write of a socket gave.
+enum Io {
+    Moved(usize),
+    Blocked,
+    Ended(Outcome),
+}
+
+impl Pump {
+    /// A transfer that has not begun.
+    pub fn new(job: Job) -> Pump {
+        Pump {
+            job,
+            held: Vec::new(),
+            held_at: 0,
+            ended: false,
+            copies: false,
+            moved: 0,
+        }
+    }
+
+    /// Whether it takes bytes from the client.
+    pub fn is_receiving(&self) -> bool {
+        matches!(self.job, Job::Receive(_) | Job::Discard(_))
+    }
+
+    /// Bytes that went over the wire so far.
+    pub fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Gives the job back.
+    pub fn into_job(self) -> Job {
+        self.job
+    }
+
+    /// Moves up to `budget` bytes between the job and `socket`, and takes them off the budget.
+    pub fn step(&mut self, socket: BorrowedFd, tools: &mut Tools, budget: &mut usize) -> Step {
+        loop {
+            if *budget == 0 {
+                return Step::More;
+            }
+            let moved = match &mut self.job {
+                Job::Send(send) if send.bytes == 0 && self.held.is_empty() => {
+                    return Step::Done(Outcome::Complete);
+                }
+                Job::Send(send) if send.ascii.is_none() && !self.copies => {
+                    match send_file(send, socket, *budget) {
+                        Io::Ended(Outcome::Failed(error)) if cannot_sendfile(&error) => {
+                            self.copies = true;
+                            continue;
+                        }
+                        io => io,
+                    }
+                }
+                Job::Send(_) | Job::Text(_) => match self.fill(tools) {
+                    Ok(true) => self.send_held(socket, *budget),
+                    Ok(false) => return Step::Done(Outcome::Complete),
+                    Err(error) => return Step::Done(Outcome::Failed(error)),
+                },
+                Job::Receive(receive) => {
+                    if receive.bytes == Some(0) {
+                        return Step::Done(Outcome::Complete);
+                    }
+                    let splices = receive.ascii.is_none() && receive.digest.is_none();
+                    if splices && self.moved >= SPLICE_FROM_BYTES {
+                        splice_in(receive, socket, tools, *budget)
+                    } else {
+                        copy_in(receive, socket, tools, *budget)
+                    }
+                }
+                Job::Discard(0) => return Step::Done(Outcome::Complete),
+                Job::Discard(left) => discard(left, socket, tools, *budget),
+            };
+            match moved {
+                Io::Moved(n) => {
+                    self.moved += n as u64;
+                    *budget -= n.min(*budget);
+                }
+                Io::Blocked => return Step::Blocked,
+                Io::Ended(outcome) => return Step::Done(outcome),
+            }
+        }
+    }
+
+    /// Takes bytes of an in-band body that have been read already. Returns how many it used, and the
+    /// outcome if that was all.
+    pub fn feed(&mut self, bytes: &[u8], tools: &mut Tools) -> (usize, Option<Outcome>) {
+        let left = match &self.job {
+            Job::Receive(receive) => receive.bytes.unwrap_or(u64::MAX),
+            Job::Discard(left) => *left,
+            Job::Send(_) | Job::Text(_) => 0,
+        };
+        let used = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let stored = match &mut self.job {
+            Job::Receive(receive) => write_in(receive, &bytes[..used], &mut tools.scratch),
+            Job::Discard(left) => {
+                *left -= used as u64;
+                Ok(())
+            }
+            Job::Send(_) | Job::Text(_) => Ok(()),
+        };
+        self.moved += used as u64;
+        let outcome = match stored {
+            Ok(()) => (used as u64 == left).then_some(Outcome::Complete),
+            Err(error) => Some(Outcome::Failed(error)),
+        };
+        (used, outcome)
+    }
+
+    /// Makes sure that something is held, if there is anything left to send.
+    fn fill(&mut self, tools: &mut Tools) -> io::Result<bool> {
+        if self.held_at < self.held.len() {
+            return Ok(true);
+        }
+        self.held.clear();
+        self.held_at = 0;
+        while self.held.is_empty() && !self.ended {
+            match &mut self.job {
+                Job::Text(text) => self.ended = !text.fill(&mut self.held)?,
+                Job::Send(send) => {
+                    read_chunk(send, &mut tools.scratch, &mut self.held)?;
+                    self.ended = send.bytes == 0;
+                }
+                Job::Receive(_) | Job::Discard(_) => self.ended = true,
+            }
+        }
+        Ok(!self.held.is_empty())
+    }
+
+    fn send_held(&mut self, socket: BorrowedFd, budget: usize) -> Io {
+        let held = &self.held[self.held_at..];
+        let io = send(socket, &held[..held.len().min(budget)], SendFlags::empty());
+        if let Io::Moved(n) = io {
+            self.held_at += n;
+        }
+        io
+    }
+}
+
+/// Some file systems (FUSE among them) cannot; then bytes are copied.
+fn cannot_sendfile(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
+    )
+}
+
+fn send_file(send: &mut Send, socket: BorrowedFd, budget: usize) -> Io {
+    let want = budget.min(usize::try_from(send.bytes).unwrap_or(usize::MAX));
+    let mut at = send.at;
+    loop {
+        return match rustix::fs::sendfile(socket, &send.file, Some(&mut at), want) {
+            Ok(0) => Io::Ended(Outcome::Failed(io::ErrorKind::UnexpectedEof.into())),
+            Ok(n) => {
+                send.at = at;
+                send.bytes -= n as u64;
+                Io::Moved(n)
+            }
+            Err(Errno::INTR) => continue,
+            Err(error) => failed(error),
+        };
+    }
+}
+
+/// An error of a call that touches both a socket and a file: whose is it?
+fn failed(error: Errno) -> Io {
+    match error {
+        Errno::AGAIN => Io::Blocked,
+        Errno::PIPE | Errno::CONNRESET | Errno::CONNABORTED | Errno::TIMEDOUT => {
+            Io::Ended(Outcome::Broken)
+        }
+        Errno::NOTCONN | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN => {
+            Io::Ended(Outcome::Broken)
+        }
+        error => Io::Ended(Outcome::Failed(error.into())),
+    }
+}
+
+fn send(socket: BorrowedFd, bytes: &[u8], flags: SendFlags) -> Io {
+    loop {
+        return match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | flags) {
+            Ok(n) => Io::Moved(n),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Io::Blocked,
+            Err(_) => Io::Ended(Outcome::Broken),
+        };
+    }
+}
+
+fn receive(socket: BorrowedFd, scratch: &mut Vec<u8>, most: usize) -> Io {
+    scratch.clear();
+    scratch.resize(most, 0);
+    loop {
+        return match rustix::io::read(socket, &mut scratch[..]) {
+            Ok(n) => {
+                scratch.truncate(n);
+                Io::Moved(n)
+            }
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Io::Blocked,
+            Err(_) => Io::Ended(Outcome::Broken),
+        };
+    }
+}
+
+fn at_most(left: Option<u64>, budget: usize) -> usize {
+    budget.min(left.map_or(usize::MAX, |left| {
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }))
+}
+
+/// The end of the stream: of a data connection it is the end of the file, of the control connection
+/// a body that was cut off.
+fn end_of_stream(receive: &mut Receive) -> Outcome {
+    if receive.bytes.is_some() {
+        return Outcome::Broken;
+    }
+    let mut rest = Vec::new();
+    if let Some(ascii) = &mut receive.ascii {
+        ascii.finish(&mut rest);
+    }
+    match receive.upload.file().write_all_at(&rest, receive.at) {
+        Ok(()) => Outcome::Complete,
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+fn copy_in(into: &mut Receive, socket: BorrowedFd, tools: &mut Tools, budget: usize) -> Io {
+    let most = at_most(into.bytes, budget.min(QUANTUM_BYTES));
+    let mut scratch = std::mem::take(&mut tools.scratch);
+    let io = match receive(socket, &mut scratch, most) {
+        Io::Moved(0) => Io::Ended(end_of_stream(into)),
+        Io::Moved(n) => match write_in(into, &scratch[..n], &mut Vec::new()) {
+            Ok(()) => Io::Moved(n),
+            Err(error) => Io::Ended(Outcome::Failed(error)),
+        },
+        io => io,
+    };
+    tools.scratch = scratch;
+    io
+}
+
+fn write_in(into: &mut Receive, bytes: &[u8], translated: &mut Vec<u8>) -> io::Result<()> {
+    if let Some(left) = &mut into.bytes {
+        *left -= bytes.len() as u64;
+    }
+    if let Some(digest) = &mut into.digest {
+        digest.update(bytes);
+    }
+    let bytes = match &mut into.ascii {
+        Some(ascii) => {
+            translated.clear();
+            ascii.translate(bytes, translated);
+            &translated[..]
+        }
+        None => bytes,
+    };
+    into.upload.file().write_all_at(bytes, into.at)?;
+    into.at += bytes.len() as u64;
+    Ok(())
+}
+
+fn splice_in(into: &mut Receive, socket: BorrowedFd, tools: &mut Tools, budget: usize) -> Io {
+    let most = at_most(into.bytes, budget);
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    let n = loop {
+        match rustix::pipe::splice(socket, None, &tools.pipe.write, None, most, flags) {
+            Ok(0) => return Io::Ended(end_of_stream(into)),
+            Ok(n) => break n,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Io::Blocked,
+            Err(_) => return Io::Ended(Outcome::Broken),
+        }
+    };
+    if let Some(left) = &mut into.bytes {
+        *left -= n as u64;
+    }
+    let file = into.upload.file();
+    match empty_into(&tools.pipe.read, file, into.at, n) {
+        Ok(()) => {
+            into.at += n as u64;
+            Io::Moved(n)
+        }
+        Err(error) => match Pipe::new() {
+            Ok(pipe) => {
+                tools.pipe = pipe;
+                Io::Ended(Outcome::Failed(error))
+            }
+            // Without another pipe this one must be emptied.
+            Err(_) => {
+                while rustix::io::read(&tools.pipe.read, &mut [0u8; 4096]).is_ok_and(|n| n > 0) {}
+                Io::Ended(Outcome::Failed(error))
+            }
+        },
+    }
+}
+
+fn empty_into(pipe: &OwnedFd, file: &File, at: u64, bytes: usize) -> io::Result<()> {
+    let (mut at, mut left) = (at, bytes);
+    while left > 0 {
+        match rustix::pipe::splice(pipe, None, file, Some(&mut at), left, SpliceFlags::MOVE) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => left -= n,
+            Err(Errno::INTR) => {}
+            // A file system that cannot be spliced into.
+            Err(Errno::INVAL) => {
+                let mut chunk = [0u8; 4096];
+                let most = left.min(chunk.len());
+                let n = rustix::io::read(pipe, &mut chunk[..most])?;
+                file.write_all_at(&chunk[..n], at)?;
+                at += n as u64;
+                left -= n;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn discard(left: &mut u64, socket: BorrowedFd, tools: &mut Tools, budget: usize) -> Io {
+    match receive(
+        socket,
+        &mut tools.scratch,
+        at_most(Some(*left), budget.min(QUANTUM_BYTES)),
+    ) {
+        Io::Moved(0) => Io::Ended(Outcome::Broken),
+        Io::Moved(n) => {
+            *left -= n as u64;
+            Io::Moved(n)
+        }
+        io => io,
+    }
+}
+
+fn read_chunk(send: &mut Send, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> io::Result<()> {
+    let most = at_most(Some(send.bytes), CHUNK_BYTES);
+    if most == 0 {
+        return Ok(());
+    }
+    scratch.clear();
+    scratch.resize(most, 0);
+    let n = match send.file.read_at(scratch, send.at) {
+        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(n) => n,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    send.at += n as u64;
+    send.bytes -= n as u64;
+    match &mut send.ascii {
+        Some(ascii) => ascii.translate(&scratch[..n], out),
+        None => out.extend_from_slice(&scratch[..n]),
+    }
+    Ok(())
+}
+
+/// Sends what there is of `bytes` from `at` on. `more`: something follows at once, so a segment that
+/// is not full may wait for it. `Ok(false)`: the socket is full.
+///
+/// # Errors
+/// The connection is broken.
+pub fn flush(socket: impl AsFd, bytes: &[u8], at: &mut usize, more: bool) -> io::Result<bool> {
+    let flags = if more {
+        SendFlags::MORE
+    } else {
+        SendFlags::empty()
+    };
+    while *at < bytes.len() {
+        match send(socket.as_fd(), &bytes[*at..], flags) {
+            Io::Moved(n) => *at += n,
+            Io::Blocked => return Ok(false),
+            Io::Ended(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+    Ok(true)
+}

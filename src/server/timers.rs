@@ -1,0 +1,58 @@
+//! Deadlines, lazily corrected: activity writes a field of its connection and touches nothing here.
+//! An entry that expires is looked at by its owner and put back if its deadline has moved.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+use super::Id;
+
+/// When to look at which connection.
+#[derive(Debug, Default)]
+pub struct Timers {
+    heap: BinaryHeap<Reverse<(Instant, Id)>>,
+}
+
+impl Timers {
+    /// Have `id` looked at when `at` has come.
+    pub fn schedule(&mut self, at: Instant, id: Id) {
+        self.heap.push(Reverse((at, id)));
+    }
+
+    /// The time of the next entry.
+    pub fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Takes one entry that has expired.
+    pub fn pop(&mut self, now: Instant) -> Option<(Instant, Id)> {
+        if self.next()? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(entry)| entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn entries_come_in_order_and_not_early() {
+        let start = Instant::now();
+        let id = |key| Id { key, generation: 0 };
+        let mut timers = Timers::default();
+        for ms in [30, 10, 20] {
+            timers.schedule(start + Duration::from_millis(ms), id(ms as usize));
+        }
+        assert_eq!(timers.next(), Some(start + Duration::from_millis(10)));
+        assert_eq!(timers.pop(start), None);
+        let late = start + Duration::from_millis(25);
+        let keys: Vec<_> = std::iter::from_fn(|| timers.pop(late))
+            .map(|e| e.1.key)
+            .collect();
+        assert_eq!(keys, [10, 20]);
+        assert_eq!(timers.pop(late), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! The verbs that carry their data on the control connection: UPLOAD, DOWNLOAD, TREE. What they
+//! mean is written at [`crate::proto`].
+
+use sha2::{Digest, Sha256};
+
+use super::files::path_of;
+use super::job::{Job, Receive, Transfer, Via};
+use super::login::Login;
+use super::text::{Source, Style, Text};
+use super::transfers::{EndOfText, What, mode_of, part_of};
+use super::{Action, Answer, Handled, Later, Session, Turn, Who};
+use crate::accounts::Permission;
+use crate::proto::reply::Reply;
+use crate::proto::upload::{self, Head, IMMEDIATE_BYTES_MAX};
+use crate::storage::staging::{Publish, Upload};
+use crate::storage::walk::Tree;
+
+fn in_band(turn: &mut Turn, job: Job, what: What) -> Handled {
+    let via = Via::Control;
+    turn.out
+        .push(Action::Transfer(Box::new(Transfer { job, via })));
+    Ok(Answer::Later(Later::Transfer { via, what }))
+}
+
+pub(super) fn download(login: &mut Login, turn: &mut Turn) -> Handled {
+    let path = login.path(turn.argument)?;
+    let (file, meta) = turn.cx.home.open_file(&path)?;
+    let send = part_of(file, meta.size, login.restart, false)?;
+    log::debug!("{} DOWNLOAD {}", login.peer, path);
+    turn.out.push(Action::Reply(Reply::new(
+        150,
+        format!("{} bytes follow.", send.bytes),
+    )));
+    in_band(turn, Job::Send(send), What::Send)
+}
+
+pub(super) fn tree(login: &mut Login, turn: &mut Turn) -> Handled {
+    let path = path_of(&login.cwd, turn.argument)?;
+    let source = Source::Tree(Tree::new(turn.cx.home.clone(), &path)?);
+    let title = [b"Tree of ", path.as_bytes()].concat();
+    let style = Style::facts(turn.preferences.facts, login.permissions);
+    let text = Text::in_reply(250, &title, source, style);
+    in_band(turn, Job::Text(Box::new(text)), What::Text(EndOfText::Tree))
+}
+
+/// The number is looked at before anything else, and every refusal of an immediate upload first
+/// throws its body away: no byte of it may become a command.
+pub(super) fn upload(session: &mut Session, turn: &mut Turn) -> Handled {
+    let (bytes, facts, path, immediate) = match upload::parse(turn.argument) {
+        Head::Waiting { bytes, facts, path } => (bytes, facts, path, false),
+        Head::Immediate { bytes, facts, path } => (bytes, facts, path, true),
+        Head::Malformed => {
+            return refuse_waiting(turn, Reply::new(501, "It is written UPLOAD bytes path."));
+        }
+        Head::Lost => {
+            let text = format!("UPLOAD with + takes up to {IMMEDIATE_BYTES_MAX} bytes.");
+            return Ok(Answer::Later(Later::Close(Reply::new(501, text))));
+        }
+    };
+    let Who::Known(login) = &mut session.who else {
+        if immediate {
+            return Ok(Answer::Later(Later::Close(super::not_logged_in())));
+        }
+        return refuse_waiting(turn, super::not_logged_in());
+    };
+    match stage(login, turn, bytes, facts, path) {
+        Ok((receive, what)) => {
+            if !immediate {
+                turn.out.push(Action::Reply(Reply::new(
+                    150,
+                    format!("send {bytes} bytes."),
+                )));
+            }
+            in_band(turn, Job::Receive(Box::new(receive)), what)
+        }
+        Err(reply) if immediate => in_band(turn, Job::Discard(bytes), What::Discard(reply)),
+        Err(reply) => refuse_waiting(turn, reply),
+    }
+}
+
+/// A client that did not wait for 150 has sent its body already: what follows is no command.
+fn refuse_waiting(turn: &Turn, reply: Reply) -> Handled {
+    if turn.more_behind {
+        return Ok(Answer::Later(Later::Close(reply)));
+    }
+    Err(reply)
+}
+
+fn stage(
+    login: &mut Login,
+    turn: &Turn,
+    bytes: u64,
+    facts: &[u8],
+    path: Option<&[u8]>,
+) -> Result<(Receive, What), Reply> {
+    let Some(path) = path.filter(|path| !path.is_empty()) else {
+        return Err(Reply::new(501, "It is written UPLOAD bytes path."));
+    };
+    if turn.argument.contains(&0) {
+        return Err(Reply::new(501, "There is a NUL byte in the line."));
+    }
+    let Some(facts) = upload::parse_facts(facts) else {
+        return Err(Reply::new(
+            501,
+            "There are the facts modify, unix.mode and sha256.",
+        ));
+    };
+    login.check(Permission::Write)?;
+    if login.restart > 0 {
+        return Err(Reply::new(554, "There is nothing to continue."));
+    }
+    let path = login.new_path(path)?;
+    if bytes > IMMEDIATE_BYTES_MAX
+        && turn
+            .cx
+            .home
+            .free_bytes(&path)
+            .is_ok_and(|free| free < bytes)
+    {
+        return Err(Reply::new(452, "There is not that much space."));
+    }
+    let upload = Upload::create(turn.cx.home, &path)?;
+    log::debug!("{} UPLOAD {}", login.peer, path);
+    let publish = Publish {
+        mode: facts.mode.unwrap_or_else(|| mode_of(&upload, login.umask)),
+        modify_s: facts.modify_s,
+        replace: true,
+    };
+    let digest = facts.sha256.map(|_| Sha256::new());
+    let receive = Receive {
+        upload,
+        at: 0,
+        bytes: Some(bytes),
+        ascii: None,
+        digest,
+    };
+    Ok((
+        receive,
+        What::Store {
+            publish,
+            sha256: facts.sha256,
+        },
+    ))
+}

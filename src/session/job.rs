@@ -1,0 +1,102 @@
+//! What a session asks the shell to move, and what it hears back.
+//!
+//! The bytes themselves never pass through the session.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+
+use sha2::Sha256;
+
+use super::text::Text;
+use crate::proto::ascii::{FromWire, ToWire};
+use crate::storage::staging::Upload;
+
+/// A transfer: what is moved, over which connection.
+#[derive(Debug)]
+pub struct Transfer {
+    /// What is moved.
+    pub job: Job,
+    /// Where.
+    pub via: Via,
+}
+
+/// The connection of a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// The control connection itself.
+    Control,
+    /// The data connection that the client makes to the port it was told.
+    Passive,
+    /// The data connection that the server makes.
+    Active(SocketAddr),
+}
+
+/// What is moved.
+#[derive(Debug)]
+pub enum Job {
+    /// A part of a file goes out.
+    Send(Send),
+    /// A staged file comes in.
+    Receive(Box<Receive>),
+    /// Bytes come in and are thrown away: the body of a refused upload. The number is what is left.
+    Discard(u64),
+    /// A listing goes out.
+    Text(Box<Text>),
+}
+
+/// A part of a file that goes out.
+#[derive(Debug)]
+pub struct Send {
+    /// The file as it was opened: later renames and replacements do not show.
+    pub file: File,
+    /// Position of the next byte.
+    pub at: u64,
+    /// Bytes still to be read from the file.
+    pub bytes: u64,
+    /// TYPE A: the translation.
+    pub ascii: Option<ToWire>,
+}
+
+/// A staged file that comes in.
+#[derive(Debug)]
+pub struct Receive {
+    /// The staged file.
+    pub upload: Upload,
+    /// Position of the next byte.
+    pub at: u64,
+    /// Bytes still to come; `None`: until the data connection ends.
+    pub bytes: Option<u64>,
+    /// TYPE A: the translation.
+    pub ascii: Option<FromWire>,
+    /// The digest so far, where the client stated one.
+    pub digest: Option<Sha256>,
+}
+
+/// A transfer that is over.
+#[derive(Debug)]
+pub struct Ended {
+    /// What was moved, handed back.
+    pub job: Job,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes that went over the wire.
+    pub bytes: u64,
+}
+
+/// How a transfer ended. The peer's failures and ours stay apart: 426 is not 451.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All of it was moved.
+    Complete,
+    /// No data connection came in time, or none could be made: 425.
+    NoConnection,
+    /// The connection broke: 426.
+    Broken,
+    /// Nearly nothing moved for too long: 426.
+    Stalled,
+    /// The session asked for its end: 426.
+    Cut,
+    /// Reading or writing the file failed: 451, 452 or 552.
+    Failed(io::Error),
+}

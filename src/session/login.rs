@@ -1,0 +1,226 @@
+//! Coming and going: USER, PASS, REIN, QUIT, and what is answered without a login.
+
+use std::mem;
+
+use super::files::path_of;
+use super::verbs::{self, FEATURES_OF_NO_VERB, Feature, VERBS};
+use super::{Action, Algorithm, Answer, Handled, Later, Session, Turn, Via, Who};
+use crate::accounts::{self, Permission, Permissions};
+use crate::proto::facts::Facts;
+use crate::proto::line::verb_and_argument;
+use crate::proto::reply::{IntoText, Reply, Text};
+use crate::storage::path::VirtualPath;
+
+/// What exists only after login.
+#[derive(Debug)]
+pub(super) struct Login {
+    pub(super) permissions: Permissions,
+    pub(super) cwd: VirtualPath,
+    pub(super) ascii: bool,
+    pub(super) umask: u32,
+    /// REST: where the next transfer begins.
+    pub(super) restart: u64,
+    /// RNFR, while RNTO may follow.
+    pub(super) rename_from: Option<VirtualPath>,
+    /// What PASV, EPSV, PORT or EPRT arranged for the next transfer.
+    pub(super) data: Option<Via>,
+    /// EPSV ALL: no other way of arranging it any more (RFC 2428 section 4).
+    pub(super) epsv_all: bool,
+    /// SITE IDLE changes it; the session reads it back.
+    pub(super) idle_timeout_s: Option<u64>,
+    /// The address that data connections must have.
+    pub(super) peer: std::net::SocketAddr,
+}
+
+impl Login {
+    pub(super) fn check(&self, permission: Permission) -> Result<(), Reply> {
+        if self.permissions.allow(permission) {
+            return Ok(());
+        }
+        Err(Reply::new(550, "You have no permission for that."))
+    }
+
+    /// What a path argument means, if clients can reach it.
+    pub(super) fn path(&self, argument: &[u8]) -> Result<VirtualPath, Reply> {
+        path_of(&self.cwd, argument)
+    }
+}
+
+pub(super) fn user(session: &mut Session, turn: &mut Turn) -> Handled {
+    leave(session, turn);
+    session.who = Who::Stranger {
+        user: Some(turn.argument.to_vec()),
+        unknown_verbs: 0,
+    };
+    Ok(Reply::new(331, "Send the password.").into())
+}
+
+/// Forgets who is logged in and all that belongs to it; a login that fails afterwards leaves nobody.
+fn leave(session: &mut Session, turn: &mut Turn) {
+    if let Who::Known(login) = &session.who
+        && login.data.is_some()
+    {
+        turn.out.push(Action::Unlisten);
+    }
+    session.who = Who::Stranger {
+        user: None,
+        unknown_verbs: 0,
+    };
+}
+
+pub(super) fn pass(session: &mut Session, turn: &mut Turn) -> Handled {
+    let name = match &mut session.who {
+        Who::Known(_) => return Err(Reply::new(503, "You are logged in already.")),
+        Who::Stranger { user, .. } => mem::take(user),
+    };
+    let Some(name) = name else {
+        return Err(Reply::new(503, "Send USER first."));
+    };
+    let shown = String::from_utf8_lossy(&name).into_owned();
+    let anonymous = accounts::is_anonymous(&name);
+    let permissions = turn.cx.config.anonymous.permissions().filter(|_| anonymous);
+    let Some(permissions) = permissions else {
+        log::warn!("login failed: user {shown:?} from {}", session.peer.ip());
+        return Err(Reply::new(530, "Login incorrect."));
+    };
+    log::info!("login: user {shown:?} from {}", session.peer);
+    session.who = Who::Known(Box::new(Login {
+        permissions,
+        cwd: VirtualPath::root(),
+        ascii: false,
+        umask: turn.cx.config.umask,
+        restart: 0,
+        rename_from: None,
+        data: None,
+        epsv_all: false,
+        idle_timeout_s: None,
+        peer: session.peer,
+    }));
+    Ok(Reply::new(230, "Logged in.").into())
+}
+
+pub(super) fn acct(_: &mut Login, _: &mut Turn) -> Handled {
+    Ok(Reply::new(202, "No account is needed.").into())
+}
+
+pub(super) fn rein(session: &mut Session, turn: &mut Turn) -> Handled {
+    leave(session, turn);
+    *turn.preferences = super::Preferences {
+        facts: Facts::default(),
+        hash: Algorithm::Sha256,
+    };
+    Ok(Reply::new(220, "haul ready.").into())
+}
+
+pub(super) fn quit(_: &mut Session, _: &mut Turn) -> Handled {
+    Ok(Answer::Later(Later::Close(Reply::new(221, "Goodbye."))))
+}
+
+pub(super) fn noop(_: &mut Session, _: &mut Turn) -> Handled {
+    Ok(Reply::new(200, "Here.").into())
+}
+
+pub(super) fn syst(_: &mut Session, _: &mut Turn) -> Handled {
+    Ok(Reply::new(215, "UNIX Type: L8").into())
+}
+
+pub(super) fn clnt(_: &mut Session, _: &mut Turn) -> Handled {
+    Ok(Reply::new(200, "Noted.").into())
+}
+
+pub(super) fn csid(_: &mut Session, _: &mut Turn) -> Handled {
+    let text = format!("Name=haul; Version={};", env!("CARGO_PKG_VERSION"));
+    Ok(Reply::new(200, text).into())
+}
+
+/// RFC 2389 section 3.
+pub(super) fn feat(_: &mut Session, turn: &mut Turn) -> Handled {
+    let mut lines: Vec<String> = FEATURES_OF_NO_VERB
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    for verb in VERBS {
+        lines.extend(match verb.feature {
+            Feature::None => None,
+            Feature::Name => Some(verb.name.to_string()),
+            Feature::Line(line) => Some(line.to_string()),
+            Feature::With(more) => Some(format!("{} {more}", verb.name)),
+            Feature::Facts => Some(format!("MLST {}", turn.preferences.facts.all_starred())),
+            Feature::Digests => Some(format!("HASH {}", digests(turn.preferences.hash))),
+        });
+    }
+    lines.sort_unstable();
+    let lines = lines.into_iter().map(IntoText::into_text).collect();
+    Ok(Reply::lines(211, "Features:", lines, "End").into())
+}
+
+/// `SHA-256*;SHA-512`, the star at the chosen one.
+fn digests(chosen: Algorithm) -> String {
+    let name = |algorithm: &Algorithm| {
+        let star = if *algorithm == chosen { "*" } else { "" };
+        format!("{}{star}", algorithm.name())
+    };
+    Algorithm::ALL
+        .iter()
+        .map(name)
+        .collect::<Vec<_>>()
+        .join(";")
+}
+
+pub(super) fn help(_: &mut Session, turn: &mut Turn) -> Handled {
+    if !turn.argument.is_empty() {
+        return match verbs::find(turn.argument) {
+            Some(verb) => Ok(Reply::new(214, verb.help).into()),
+            None => Err(Reply::new(502, "Unknown command.")),
+        };
+    }
+    let built = VERBS
+        .iter()
+        .filter(|verb| !matches!(verb.run, verbs::Run::NotBuilt));
+    let names: Vec<&str> = built.map(|verb| verb.name).collect();
+    let lines: Vec<Text> = names
+        .chunks(10)
+        .map(|line| line.join(" ").into_text())
+        .collect();
+    Ok(Reply::lines(
+        214,
+        "These commands are known:",
+        lines,
+        "HELP verb says how it is written.",
+    )
+    .into())
+}
+
+/// RFC 2389 section 4.
+pub(super) fn opts(_: &mut Session, turn: &mut Turn) -> Handled {
+    let (name, value) = verb_and_argument(turn.argument);
+    let value = value.unwrap_or_default();
+    match name.to_ascii_uppercase().as_slice() {
+        b"UTF8" | b"UTF-8" if value.is_empty() || value.eq_ignore_ascii_case(b"ON") => {
+            Ok(Reply::new(200, "Names are UTF-8.").into())
+        }
+        b"MLST" => {
+            turn.preferences.facts = Facts::parse(value);
+            let chosen = turn.preferences.facts.chosen();
+            let space = if chosen.is_empty() { "" } else { " " };
+            Ok(Reply::new(200, format!("MLST OPTS{space}{chosen}")).into())
+        }
+        b"HASH" => {
+            if !value.is_empty() {
+                let named = |a: &&Algorithm| value.eq_ignore_ascii_case(a.name().as_bytes());
+                let Some(algorithm) = Algorithm::ALL.iter().find(named) else {
+                    return Err(Reply::new(
+                        501,
+                        "That digest is not known; FEAT lists them.",
+                    ));
+                };
+                turn.preferences.hash = *algorithm;
+            }
+            Ok(Reply::new(200, turn.preferences.hash.name()).into())
+        }
+        _ => Err(Reply::new(
+            501,
+            "There are OPTS UTF8 ON, OPTS MLST facts and OPTS HASH name.",
+        )),
+    }
+}

@@ -1,0 +1,580 @@
+//! One control connection as a state machine.
+//!
+//! Bytes and facts go in, an ordered list of [`Action`]s comes out. A session owns no socket,
+//! starts no thread and reads no clock (`now` is an argument), so a whole dialogue is a unit test.
+//! It does make short file calls itself, through [`Root`]; what takes long it asks for.
+//!
+//! # Driving it
+//!
+//! Two methods take input. [`Session::receive`] takes what came over the control connection, at
+//! most one command per call, and says how much it used. [`Session::handle`] takes everything else.
+//! Both append to a list of actions, which must be carried out in order before the next call.
+//! Some actions are questions: [`Action::Listen`], [`Action::Transfer`], [`Action::Commit`] and
+//! [`Action::Run`] are answered by exactly one [`Input`] each, and until then the session takes
+//! no further command but ABOR, STAT and NOOP during a transfer over a data connection.
+//!
+//! Three methods ask: [`Session::deadline`], [`Session::wants_input`] and [`Session::totals`].
+
+mod files;
+mod inline;
+mod job;
+mod login;
+mod refusal;
+mod site;
+mod task;
+mod text;
+mod transfers;
+pub mod verbs;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use job::{Ended, Job, Outcome, Receive, Send, Transfer, Via};
+pub use task::{Algorithm, Done, Task};
+pub use text::Text;
+
+use crate::config::Config;
+use crate::proto::facts::Facts;
+use crate::proto::line::{self, Split};
+use crate::proto::reply::Reply;
+use crate::storage::root::Root;
+use crate::storage::staging::{Publish, Upload};
+use login::Login;
+use transfers::{Running, What};
+use verbs::{Argument, Run, Verb};
+
+/// What is the same for all sessions, and the time.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Limits and policies.
+    pub config: &'a Config,
+    /// What anonymous sessions see as `/`.
+    pub home: &'a Arc<Root>,
+    /// For deadlines.
+    pub now: Instant,
+    /// For listings: seconds since 1970.
+    pub wall_s: i64,
+    /// Different each time; nobody outside can tell the next one.
+    pub random: u64,
+}
+
+/// What happened, besides bytes on the control connection.
+#[derive(Debug)]
+pub enum Input {
+    /// The answer to [`Action::Listen`]: where the client should connect. `None`: no port is free.
+    Listening(Option<SocketAddr>),
+    /// The answer to [`Action::Transfer`].
+    TransferEnded(Ended),
+    /// The answer to [`Action::Commit`].
+    Committed(std::io::Result<()>),
+    /// The answer to [`Action::Run`], but for [`Task::Dispose`], which has none.
+    TaskDone(Done),
+    /// The client sends no more (FIN). What it sent before is still answered.
+    ControlEnded,
+    /// [`Session::deadline`] has passed.
+    TimedOut,
+    /// The server is stopping: end as soon as nothing is owed.
+    ShuttingDown,
+}
+
+/// What the shell is to do. In order, strictly.
+#[derive(Debug)]
+pub enum Action {
+    /// Send a reply.
+    Reply(Reply),
+    /// Make ready for a passive data connection, or stay so. Answered by [`Input::Listening`].
+    Listen,
+    /// Forget about any data connection that was made ready.
+    Unlisten,
+    /// Move bytes. Answered by [`Input::TransferEnded`].
+    Transfer(Box<Transfer>),
+    /// End the running transfer, which is then answered as usual.
+    CutTransfer,
+    /// Give a staged file its name. Answered by [`Input::Committed`].
+    Commit(Upload, Publish),
+    /// Do work that takes long. Answered by [`Input::TaskDone`].
+    Run(Task),
+    /// Send what there is to send, then end the connection. Nothing follows.
+    Close,
+}
+
+/// Bytes and files of one session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Commands.
+    pub commands: u64,
+    /// Files sent completely.
+    pub files_sent: u64,
+    /// Bytes sent, listings included.
+    pub bytes_sent: u64,
+    /// Files stored.
+    pub files_stored: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+}
+
+/// What HASH and MLST go by; OPTS may change it before login too.
+#[derive(Debug, Clone, Copy)]
+struct Preferences {
+    facts: Facts,
+    hash: Algorithm,
+}
+
+/// Who is at the other end.
+#[derive(Debug)]
+enum Who {
+    Stranger {
+        user: Option<Vec<u8>>,
+        unknown_verbs: u8,
+    },
+    Known(Box<Login>),
+}
+
+/// What the session waits for.
+#[derive(Debug)]
+enum Wait {
+    /// The next command.
+    Command,
+    /// A passive port, for EPSV or PASV.
+    Listening { extended: bool },
+    /// A digest or a copy.
+    Task(Box<Pending>),
+    /// The end of a transfer.
+    Transfer(Box<Running>),
+    /// A staged file getting its name.
+    Commit(Reply, bool),
+    /// Nothing more.
+    Closed,
+}
+
+/// What goes on when a task is done.
+#[derive(Debug)]
+enum Pending {
+    Digest {
+        reply: fn(&files::DigestOf, &str) -> Reply,
+        of: files::DigestOf,
+    },
+    Copy {
+        reply: Reply,
+        transfer: Transfer,
+        what: What,
+    },
+}
+
+/// One control connection.
+#[derive(Debug)]
+pub struct Session {
+    peer: SocketAddr,
+    opened: Instant,
+    last_command: Instant,
+    last_deed: Instant,
+    who: Who,
+    wait: Wait,
+    preferences: Preferences,
+    queued: Vec<u8>,
+    searched: usize,
+    quit_queued: bool,
+    control_ended: bool,
+    shutting_down: bool,
+    totals: Totals,
+}
+
+/// What a handler makes of a command: exactly one final reply, now or later.
+enum Answer {
+    Now(Reply),
+    Later(Later),
+}
+
+/// What the final reply waits for.
+enum Later {
+    Listening {
+        extended: bool,
+    },
+    Digest {
+        reply: fn(&files::DigestOf, &str) -> Reply,
+        of: files::DigestOf,
+    },
+    Copy {
+        reply: Reply,
+        transfer: Transfer,
+        what: What,
+    },
+    Transfer {
+        via: Via,
+        what: What,
+    },
+    /// The end of the transfer that is running (ABOR).
+    Cut,
+    /// There is no later: the connection closes behind this reply.
+    Close(Reply),
+}
+
+type Handled = Result<Answer, Reply>;
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        Answer::Now(reply)
+    }
+}
+
+/// What a handler gets besides the session or the login.
+struct Turn<'a> {
+    cx: &'a Context<'a>,
+    out: &'a mut Vec<Action>,
+    argument: &'a [u8],
+    preferences: &'a mut Preferences,
+    /// Bytes have arrived behind the line.
+    more_behind: bool,
+}
+
+impl Session {
+    /// A connection from `peer`; the greeting is the first action.
+    pub fn new(peer: SocketAddr, cx: &Context, out: &mut Vec<Action>) -> Session {
+        out.push(Action::Reply(Reply::new(220, "haul ready.")));
+        Session {
+            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            opened: cx.now,
+            last_command: cx.now,
+            last_deed: cx.now,
+            who: Who::Stranger {
+                user: None,
+                unknown_verbs: 0,
+            },
+            wait: Wait::Command,
+            preferences: Preferences {
+                facts: Facts::default(),
+                hash: Algorithm::Sha256,
+            },
+            queued: Vec::new(),
+            searched: 0,
+            quit_queued: false,
+            control_ended: false,
+            shutting_down: false,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Takes at most one command from `bytes`, which begin where the last call left off. Returns how
+    /// many bytes it used; `None`: nothing can be done before more bytes or an [`Input`] come.
+    /// `Some(0)` is possible: a line that had waited behind a transfer was next.
+    pub fn receive(&mut self, bytes: &[u8], cx: &Context, out: &mut Vec<Action>) -> Option<usize> {
+        match self.wait {
+            Wait::Command => {}
+            Wait::Transfer(ref running) if !running.in_band() => {
+                return self.receive_while_busy(bytes, cx, out);
+            }
+            _ => return None,
+        }
+        if !self.queued.is_empty() {
+            let queued = std::mem::take(&mut self.queued);
+            let Split::Line { len, used } = line::split(&queued, 0) else {
+                debug_assert!(false, "only whole lines are queued");
+                return None;
+            };
+            self.queued = queued[used..].to_vec();
+            let more_behind = !self.queued.is_empty() || !bytes.is_empty();
+            self.command(&queued[..len], more_behind, cx, out);
+            return Some(0);
+        }
+        match line::split(bytes, self.searched) {
+            Split::Line { len, used } => {
+                self.searched = 0;
+                self.command(&bytes[..len], bytes.len() > used, cx, out);
+                Some(used)
+            }
+            Split::Partial if self.control_ended => {
+                self.close(out);
+                None
+            }
+            Split::Partial => {
+                self.searched = bytes.len();
+                None
+            }
+            Split::TooLong => {
+                self.hang_up(Reply::new(500, "The line is too long."), out);
+                Some(bytes.len())
+            }
+        }
+    }
+
+    /// While a data connection is in use, ABOR, STAT and NOOP are answered and lines are queued;
+    /// an UPLOAD ends the reading, since its body is no lines.
+    fn receive_while_busy(
+        &mut self,
+        bytes: &[u8],
+        cx: &Context,
+        out: &mut Vec<Action>,
+    ) -> Option<usize> {
+        let (len, used) = match line::split(bytes, self.searched) {
+            Split::Line { len, used } => (len, used),
+            Split::Partial => {
+                self.searched = bytes.len();
+                return None;
+            }
+            Split::TooLong => {
+                self.hang_up(Reply::new(500, "The line is too long."), out);
+                return Some(bytes.len());
+            }
+        };
+        let clean = line::strip_telnet(&bytes[..len]);
+        let (verb, argument) = line::verb_and_argument(&clean);
+        let row = verbs::find(verb);
+        let unqueueable = row.is_some_and(|row| matches!(row.run, Run::Unchecked(_)));
+        if row.is_some_and(|row| row.while_busy && (argument.is_none() || row.name != "STAT")) {
+            self.searched = 0;
+            self.command(&bytes[..len], bytes.len() > used, cx, out);
+            return Some(used);
+        }
+        if unqueueable || self.queued.len() + used > cx.config.limits.queued_bytes_max {
+            return None;
+        }
+        self.searched = 0;
+        self.quit_queued |= row.is_some_and(|row| row.name == "QUIT");
+        self.queued.extend_from_slice(&bytes[..used]);
+        Some(used)
+    }
+
+    /// Takes anything that is not a command.
+    pub fn handle(&mut self, input: Input, cx: &Context, out: &mut Vec<Action>) {
+        match input {
+            Input::Listening(address) => self.listening(address, out),
+            Input::TransferEnded(ended) => self.transfer_ended(ended, cx, out),
+            Input::Committed(result) => self.committed(result, out),
+            Input::TaskDone(done) => self.task_done(done, out),
+            Input::ControlEnded => self.control_ended = true,
+            Input::TimedOut => {
+                let text = match self.who {
+                    Who::Stranger { .. } => "Login took too long.",
+                    Who::Known(_) => "Idle for too long.",
+                };
+                self.hang_up(Reply::new(421, text), out);
+            }
+            Input::ShuttingDown => self.shutting_down = true,
+        }
+        if matches!(self.wait, Wait::Command) {
+            self.last_command = cx.now;
+            if self.shutting_down {
+                self.hang_up(Reply::new(421, "The server is stopping."), out);
+            }
+        }
+    }
+
+    fn command(&mut self, raw: &[u8], more_behind: bool, cx: &Context, out: &mut Vec<Action>) {
+        self.totals.commands += 1;
+        let clean = line::strip_telnet(raw);
+        if line::is_http(&clean) {
+            return self.hang_up(Reply::new(500, "This is an FTP server."), out);
+        }
+        let (name, argument) = line::verb_and_argument(&clean);
+        let verb = verbs::find(name);
+        self.last_command = cx.now;
+        if verb.is_none_or(|verb| verb.name != "NOOP") {
+            self.last_deed = cx.now;
+        }
+        let handled = match verb {
+            _ if clean.is_empty() => Err(Reply::new(500, "An empty line is no command.")),
+            None => self.unknown(cx),
+            Some(verb) => self.run(verb, &clean, argument, more_behind, cx, out),
+        };
+        if let Who::Known(login) = &mut self.who {
+            if verb.is_none_or(|verb| !verb.keeps_prefix) {
+                login.restart = 0;
+            }
+            if verb.is_none_or(|verb| verb.name != "RNFR") {
+                login.rename_from = None;
+            }
+        }
+        self.answer(handled, out);
+    }
+
+    fn run(
+        &mut self,
+        verb: &'static Verb,
+        clean: &[u8],
+        argument: Option<&[u8]>,
+        more_behind: bool,
+        cx: &Context,
+        out: &mut Vec<Action>,
+    ) -> Handled {
+        let mut preferences = self.preferences;
+        let argument = argument.unwrap_or_default();
+        let mut turn = Turn {
+            cx,
+            out,
+            argument,
+            preferences: &mut preferences,
+            more_behind,
+        };
+        if let Run::Unchecked(handler) = verb.run {
+            return handler(self, &mut turn);
+        }
+        if clean.contains(&0) {
+            return Err(Reply::new(501, "There is a NUL byte in the line."));
+        }
+        if let (Run::LoggedIn(..), Who::Stranger { .. }) = (&verb.run, &self.who) {
+            return Err(not_logged_in());
+        }
+        if verb.argument == Argument::Required && argument.is_empty() {
+            return Err(Reply::new(501, format!("It is written {}.", verb.help)));
+        }
+        let handled = match (&verb.run, &mut self.who) {
+            (Run::LoggedIn(permission, handler), Who::Known(login)) => login
+                .check(*permission)
+                .and_then(|()| handler(login, &mut turn)),
+            (Run::Anytime(handler) | Run::Unchecked(handler), _) => handler(self, &mut turn),
+            (Run::NotBuilt, _) => Err(Reply::new(502, format!("{} is not built.", verb.name))),
+            (Run::LoggedIn(..), Who::Stranger { .. }) => Err(not_logged_in()),
+        };
+        self.preferences = preferences;
+        handled
+    }
+
+    fn unknown(&mut self, cx: &Context) -> Handled {
+        if let Who::Stranger { unknown_verbs, .. } = &mut self.who {
+            *unknown_verbs += 1;
+            if *unknown_verbs >= cx.config.limits.unknown_verbs_max {
+                let reply = Reply::new(421, "Too many unknown commands.");
+                return Ok(Answer::Later(Later::Close(reply)));
+            }
+        }
+        Err(Reply::new(500, "Unknown command."))
+    }
+
+    fn answer(&mut self, handled: Handled, out: &mut Vec<Action>) {
+        let later = match handled {
+            Ok(Answer::Now(reply)) | Err(reply) => return out.push(Action::Reply(reply)),
+            Ok(Answer::Later(later)) => later,
+        };
+        self.wait = match later {
+            Later::Cut => return,
+            Later::Close(reply) => return self.hang_up(reply, out),
+            Later::Listening { extended } => Wait::Listening { extended },
+            Later::Digest { reply, of } => Wait::Task(Box::new(Pending::Digest { reply, of })),
+            Later::Copy {
+                reply,
+                transfer,
+                what,
+            } => Wait::Task(Box::new(Pending::Copy {
+                reply,
+                transfer,
+                what,
+            })),
+            Later::Transfer { via, what } => Wait::Transfer(Box::new(Running {
+                via,
+                what,
+                aborting: false,
+            })),
+        };
+    }
+
+    fn task_done(&mut self, done: Done, out: &mut Vec<Action>) {
+        let Wait::Task(pending) = std::mem::replace(&mut self.wait, Wait::Command) else {
+            debug_assert!(false, "a task was done that nobody waits for");
+            return;
+        };
+        match (*pending, done) {
+            (Pending::Digest { reply, of }, Done::Digest(Ok(hex))) => {
+                out.push(Action::Reply(reply(&of, &hex)));
+            }
+            (
+                Pending::Copy {
+                    reply,
+                    transfer,
+                    what,
+                },
+                Done::Copied(Ok(())),
+            ) => {
+                out.push(Action::Reply(reply));
+                let via = transfer.via;
+                out.push(Action::Transfer(Box::new(transfer)));
+                self.answer(Ok(Answer::Later(Later::Transfer { via, what })), out);
+            }
+            (_, Done::Digest(Err(error)) | Done::Copied(Err(error))) => {
+                out.push(Action::Reply(error.into()));
+            }
+            (pending, done) => {
+                debug_assert!(false, "{done:?} is no answer to {pending:?}");
+                out.push(Action::Reply(Reply::new(451, "Local error.")));
+            }
+        }
+    }
+
+    /// One last reply, then the end.
+    fn hang_up(&mut self, reply: Reply, out: &mut Vec<Action>) {
+        if matches!(self.wait, Wait::Closed) {
+            return;
+        }
+        out.push(Action::Reply(reply));
+        self.close(out);
+    }
+
+    fn close(&mut self, out: &mut Vec<Action>) {
+        if !matches!(self.wait, Wait::Closed) {
+            self.wait = Wait::Closed;
+            self.queued = Vec::new();
+            out.push(Action::Close);
+        }
+    }
+
+    /// When the session wants [`Input::TimedOut`]: the login or idle deadline. The idle clock stands
+    /// still while something is owed to the client.
+    pub fn deadline(&self, config: &Config) -> Option<Instant> {
+        match (&self.who, &self.wait) {
+            (_, Wait::Closed) => None,
+            (Who::Stranger { .. }, _) => Some(self.opened + config.limits.login_timeout),
+            (Who::Known(login), Wait::Command) => {
+                let idle_timeout = login.idle_timeout_s.map(Duration::from_secs);
+                let idle_timeout = idle_timeout.unwrap_or(config.limits.idle_timeout);
+                let idle = self.last_command + idle_timeout;
+                let noop = self.last_deed + config.limits.noop_keeps.max(idle_timeout);
+                Some(idle.min(noop))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether more of the control connection should be read. Otherwise the rest stays in the kernel,
+    /// where it slows the client down.
+    pub fn wants_input(&self) -> bool {
+        match &self.wait {
+            Wait::Command => true,
+            Wait::Transfer(running) => !running.in_band(),
+            _ => false,
+        }
+    }
+
+    /// Whether the session has ended: it takes no more input.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.wait, Wait::Closed)
+    }
+
+    /// Whether somebody is logged in.
+    pub fn is_logged_in(&self) -> bool {
+        matches!(self.who, Who::Known(_))
+    }
+
+    /// Address of the client.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// When the connection was made.
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// What went through this session so far.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+}
+
+fn not_logged_in() -> Reply {
+    Reply::new(530, "Log in first, with USER and PASS.")
+}
+
+/// The address of a client as limits and messages see it.
+pub fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}

@@ -1,0 +1,215 @@
+//! Work that takes long, as a value: a session asks for it, the shell runs it somewhere off its
+//! loop, and the session gets the result. No task knows where it runs.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use md5::Md5;
+use sha2::{Digest, Sha256, Sha512};
+
+use crate::proto::upload::hex;
+use crate::storage::staging;
+
+/// Digests that HASH and its older forms know, in FEAT's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// The default.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+    /// CRC-32 as in zlib (IEEE 802.3).
+    Crc32,
+    /// MD5: no defence against an attacker.
+    Md5,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Algorithm; 4] = [
+        Algorithm::Sha256,
+        Algorithm::Sha512,
+        Algorithm::Crc32,
+        Algorithm::Md5,
+    ];
+
+    /// The name that HASH and FEAT use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "SHA-256",
+            Algorithm::Sha512 => "SHA-512",
+            Algorithm::Crc32 => "CRC32",
+            Algorithm::Md5 => "MD5",
+        }
+    }
+}
+
+/// A piece of work.
+#[derive(Debug)]
+pub enum Task {
+    /// The digest of the first `bytes` bytes of a file.
+    Digest {
+        /// What to read.
+        file: File,
+        /// How much of it.
+        bytes: u64,
+        /// Which digest.
+        algorithm: Algorithm,
+    },
+    /// Copies the first `bytes` bytes of one file to another.
+    Copy {
+        /// The file that stays.
+        from: File,
+        /// The staged file.
+        to: File,
+        /// How much.
+        bytes: u64,
+    },
+    /// Closes the last descriptor of a removed file: freeing the blocks of a large one takes long.
+    Dispose(OwnedFd),
+}
+
+/// What came of a task.
+#[derive(Debug)]
+pub enum Done {
+    /// The digest in hex digits.
+    Digest(io::Result<String>),
+    /// The copy is complete.
+    Copied(io::Result<()>),
+    /// Nothing to tell.
+    Disposed,
+}
+
+impl Task {
+    /// Does the work; it stops early, with an error, when `cancelled` becomes true.
+    pub fn run(self, cancelled: &AtomicBool) -> Done {
+        match self {
+            Task::Digest {
+                file,
+                bytes,
+                algorithm,
+            } => Done::Digest(digest(&file, bytes, algorithm, cancelled)),
+            Task::Copy { from, to, bytes } => {
+                Done::Copied(staging::copy(&from, &to, bytes, cancelled))
+            }
+            Task::Dispose(descriptor) => {
+                drop(descriptor);
+                Done::Disposed
+            }
+        }
+    }
+}
+
+fn digest(
+    file: &File,
+    bytes: u64,
+    algorithm: Algorithm,
+    cancelled: &AtomicBool,
+) -> io::Result<String> {
+    let read = |each: &mut dyn FnMut(&[u8])| read_all(file, bytes, cancelled, each);
+    match algorithm {
+        Algorithm::Sha256 => with::<Sha256>(read),
+        Algorithm::Sha512 => with::<Sha512>(read),
+        Algorithm::Md5 => with::<Md5>(read),
+        Algorithm::Crc32 => {
+            let mut hasher = crc32fast::Hasher::new();
+            read(&mut |chunk| hasher.update(chunk))?;
+            Ok(format!("{:08X}", hasher.finalize()))
+        }
+    }
+}
+
+fn with<D: Digest>(read: impl Fn(&mut dyn FnMut(&[u8])) -> io::Result<()>) -> io::Result<String> {
+    let mut hasher = D::new();
+    read(&mut |chunk| hasher.update(chunk))?;
+    Ok(hex(&hasher.finalize()))
+}
+
+fn read_all(
+    file: &File,
+    bytes: u64,
+    cancelled: &AtomicBool,
+    each: &mut dyn FnMut(&[u8]),
+) -> io::Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = 0;
+    while at < bytes {
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let want = buffer
+            .len()
+            .min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
+        match file.read_at(&mut buffer[..want], at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                each(&buffer[..n]);
+                at += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(content: &[u8], bytes: u64, algorithm: Algorithm) -> io::Result<String> {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&path, content).unwrap();
+        let file = File::open(&path).unwrap();
+        match (Task::Digest {
+            file,
+            bytes,
+            algorithm,
+        })
+        .run(&AtomicBool::new(false))
+        {
+            Done::Digest(result) => result,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn known_digests() {
+        assert_eq!(
+            run(b"abc", 3, Algorithm::Md5).unwrap(),
+            "900150983cd24fb0d6963f7d28e17f72"
+        );
+        assert_eq!(run(b"abc", 3, Algorithm::Crc32).unwrap(), "352441C2");
+        assert_eq!(
+            run(b"abcd", 3, Algorithm::Sha256).unwrap(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert!(
+            run(b"abc", 3, Algorithm::Sha512)
+                .unwrap()
+                .starts_with("ddaf35a193617aba")
+        );
+    }
+
+    #[test]
+    fn a_file_that_became_shorter_is_an_error() {
+        let error = run(b"abc", 4, Algorithm::Sha256).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_cancelled_task_stops() {
+        let file = tempfile::tempfile().unwrap();
+        let task = Task::Digest {
+            file,
+            bytes: 1,
+            algorithm: Algorithm::Sha256,
+        };
+        let Done::Digest(Err(error)) = task.run(&AtomicBool::new(true)) else {
+            panic!()
+        };
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+    }
+}

@@ -1,0 +1,452 @@
+//! Uploads: a file is written where nobody sees it and appears whole, under its name, in one step.
+//!
+//! The bytes are written by whoever holds the [`Upload`]; whether they are on the disk before they
+//! are published is theirs to see to as well.
+
+use std::collections::hash_map::RandomState;
+use std::fs::File;
+use std::hash::BuildHasher;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::path::DecInt;
+
+use super::path::{RESERVED_PREFIX, VirtualPath};
+use super::root::{Root, only_modified, permissions, rename_new, stat_in};
+use crate::proto::facts::{Kind, Meta};
+
+/// A hidden name is random in 64 bits: a second one is needed only if somebody else made the first.
+const NAME_ATTEMPTS: usize = 8;
+
+/// How much is copied between two looks at whether it is still wanted.
+const COPY_STEP_BYTES: u64 = 16 << 20;
+const COPY_BUFFER_BYTES: usize = 256 << 10;
+
+/// A file on its way: nobody but its owner can read it, and unless it is published it is gone when
+/// this is dropped.
+#[derive(Debug)]
+pub struct Upload {
+    file: File,
+    dir: Arc<OwnedFd>,
+    name: Vec<u8>,
+    descriptors: Arc<OwnedFd>,
+    /// The name in `dir` that the file has meanwhile, where the file system knows no file without
+    /// a name.
+    hidden: Option<Vec<u8>>,
+    replaces: Option<Meta>,
+}
+
+/// How a file is to appear.
+#[derive(Debug, Clone, Copy)]
+pub struct Publish {
+    /// Permission bits, 0o777 at most; the umask does not apply.
+    pub mode: u32,
+    /// Time of last modification; `None`: of the last write.
+    pub modify_s: Option<i64>,
+    /// Whether what has the name gives way. Otherwise EEXIST.
+    pub replace: bool,
+}
+
+impl Upload {
+    /// Begins a file that will be at `path`. What could not be replaced is refused at once: a
+    /// directory with EISDIR, anything but a file or link with ENXIO.
+    pub fn create(root: &Root, path: &VirtualPath) -> io::Result<Upload> {
+        Upload::stage(root, path, true)
+    }
+
+    fn stage(root: &Root, path: &VirtualPath, nameless: bool) -> io::Result<Upload> {
+        let (dir, name) = root.parent(path, Errno::ISDIR)?;
+        let replaces = match stat_in(&dir, name) {
+            Ok(meta) => Some(meta),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error.into()),
+        };
+        match replaces.map(|meta| meta.kind) {
+            Some(Kind::Dir) => return Err(Errno::ISDIR.into()),
+            Some(Kind::Other) => return Err(Errno::NXIO.into()),
+            Some(Kind::File | Kind::Link) | None => {}
+        }
+        let without_name = if nameless {
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+            rustix::fs::openat(&dir, c".", flags, Mode::RUSR | Mode::WUSR)
+        } else {
+            Err(Errno::OPNOTSUPP)
+        };
+        let (file, hidden) = match without_name {
+            Ok(file) => (file, None),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+                let (file, hidden) = with_hidden_name(|hidden| {
+                    rustix::fs::openat(&dir, hidden, flags, Mode::RUSR | Mode::WUSR)
+                })?;
+                (file, Some(hidden))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Upload {
+            file: File::from(file),
+            dir,
+            name: name.to_vec(),
+            descriptors: root.descriptors().clone(),
+            hidden,
+            replaces,
+        })
+    }
+
+    /// The staged file, to be written and read.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The file or link that had the name when this began.
+    pub fn replaces(&self) -> Option<&Meta> {
+        self.replaces.as_ref()
+    }
+
+    /// Gives the file its mode, its time and, in one step, its name. Whoever looks sees what was
+    /// there before or the whole new file. A link that has the name is itself replaced. After an
+    /// error what was there before still is.
+    pub fn publish(mut self, how: &Publish) -> io::Result<()> {
+        rustix::fs::fchmod(&self.file, permissions(how.mode))?;
+        if let Some(modify_s) = how.modify_s {
+            rustix::fs::futimens(&self.file, &only_modified(modify_s))?;
+        }
+        let was_taken = how.replace && self.replaces.is_some();
+        if !was_taken {
+            match self.take_new_name() {
+                Err(Errno::EXIST) if how.replace => {}
+                done => return Ok(done?),
+            }
+        }
+        Ok(self.take_over_name()?)
+    }
+
+    fn take_new_name(&mut self) -> Result<(), Errno> {
+        let Some(hidden) = &self.hidden else {
+            return self.link(&self.name);
+        };
+        match rename_new(&self.dir, hidden, &self.dir, &self.name) {
+            // This file system cannot be told to replace nothing, but a second name never does;
+            // the hidden one goes when this is dropped.
+            Err(Errno::INVAL) => {
+                let (dir, flags) = (&self.dir, AtFlags::empty());
+                rustix::fs::linkat(dir, hidden.as_slice(), dir, self.name.as_slice(), flags)
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.hidden = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// A file without a name cannot replace one: it needs a hidden name for that moment.
+    fn take_over_name(&mut self) -> Result<(), Errno> {
+        let hidden = match self.hidden.take() {
+            Some(hidden) => hidden,
+            None => with_hidden_name(|hidden| self.link(hidden))?.1,
+        };
+        let renamed = rustix::fs::renameat(
+            &self.dir,
+            hidden.as_slice(),
+            &self.dir,
+            self.name.as_slice(),
+        );
+        if renamed.is_err() {
+            self.hidden = Some(hidden);
+        }
+        renamed
+    }
+
+    fn link(&self, name: &[u8]) -> Result<(), Errno> {
+        let file = DecInt::from_fd(&self.file);
+        let flags = AtFlags::SYMLINK_FOLLOW;
+        rustix::fs::linkat(&self.descriptors, file.as_c_str(), &self.dir, name, flags)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(hidden) = &self.hidden {
+            // Nobody is left to tell. A hidden file that stays is in no listing.
+            let _ = rustix::fs::unlinkat(&self.dir, hidden.as_slice(), AtFlags::empty());
+        }
+    }
+}
+
+fn with_hidden_name<T>(
+    mut make: impl FnMut(&[u8]) -> Result<T, Errno>,
+) -> Result<(T, Vec<u8>), Errno> {
+    let mut attempts = 1;
+    loop {
+        // Each RandomState has keys of its own, so the hash of nothing is a random number.
+        let random = RandomState::new().hash_one(());
+        let name = [RESERVED_PREFIX, format!("{random:016x}").as_bytes()].concat();
+        match make(&name) {
+            Err(Errno::EXIST) if attempts < NAME_ATTEMPTS => attempts += 1,
+            made => return Ok((made?, name)),
+        }
+    }
+}
+
+/// Makes the empty file `to` share the first `bytes` bytes of `from`, without copying, where the
+/// file system can (reflink).
+pub fn share(from: &File, to: &File, bytes: u64) -> bool {
+    rustix::fs::ioctl_ficlone(to, from).is_ok() && to.set_len(bytes).is_ok()
+}
+
+/// Copies the first `bytes` of one file to the beginning of another, by reflink where the file
+/// system can. ECANCELED soon after `cancelled` is set; `UnexpectedEof` if there are fewer bytes.
+pub fn copy(from: &File, to: &File, bytes: u64, cancelled: &AtomicBool) -> io::Result<()> {
+    let mut at = 0;
+    while at < bytes {
+        stop_if(cancelled)?;
+        let step = (bytes - at).min(COPY_STEP_BYTES) as usize;
+        let (mut source, mut target) = (at, at);
+        match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), step) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(copied) => at += copied as u64,
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                return copy_by_hand(from, to, at..bytes, cancelled);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(
+    from: &File,
+    to: &File,
+    range: std::ops::Range<u64>,
+    cancelled: &AtomicBool,
+) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    let mut at = range.start;
+    while at < range.end {
+        stop_if(cancelled)?;
+        let step = (range.end - at).min(buffer.len() as u64) as usize;
+        match from.read_at(&mut buffer[..step], at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                to.write_all_at(&buffer[..read], at)?;
+                at += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn stop_if(cancelled: &AtomicBool) -> io::Result<()> {
+    if cancelled.load(Ordering::Relaxed) {
+        return Err(Errno::CANCELED.into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const NEW: Publish = Publish {
+        mode: 0o644,
+        modify_s: None,
+        replace: false,
+    };
+    const OVER: Publish = Publish {
+        replace: true,
+        ..NEW
+    };
+
+    fn at(text: &str) -> VirtualPath {
+        VirtualPath::root().join(text.as_bytes())
+    }
+
+    fn names(dir: &tempfile::TempDir) -> Vec<String> {
+        let entries = fs::read_dir(dir.path()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[track_caller]
+    fn refused<T>(result: io::Result<T>, errno: Errno) {
+        let code = result.err().and_then(|e| e.raw_os_error());
+        assert_eq!(code, Some(errno.raw_os_error()));
+    }
+
+    /// Runs `test` once with a file without a name and once with a hidden name.
+    fn both(test: impl Fn(&tempfile::TempDir, &Root, &dyn Fn(&str) -> io::Result<Upload>)) {
+        for nameless in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = Root::open(dir.path()).unwrap();
+            let stage = |path: &str| {
+                let mut upload = Upload::stage(&root, &at(path), nameless)?;
+                assert_eq!(upload.hidden.is_none(), nameless);
+                upload.file.write_all(b"new content")?;
+                Ok(upload)
+            };
+            test(&dir, &root, &stage);
+            let left: Vec<_> = names(&dir)
+                .into_iter()
+                .filter(|n| n.starts_with(".haul-"))
+                .collect();
+            assert!(left.is_empty(), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_seen_before_the_one_step() {
+        both(|dir, _, stage| {
+            let upload = stage("f").unwrap();
+            assert_eq!(upload.replaces(), None);
+            let hidden = usize::from(upload.hidden.is_some());
+            assert_eq!(names(dir).len(), hidden);
+            assert_eq!(upload.file().metadata().unwrap().mode() & 0o7777, 0o600);
+            let how = Publish {
+                mode: 0o7640,
+                modify_s: Some(1_000_000_000),
+                replace: false,
+            };
+            upload.publish(&how).unwrap();
+            assert_eq!(names(dir), ["f"]);
+            let meta = fs::metadata(dir.path().join("f")).unwrap();
+            assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o640, 1_000_000_000));
+            assert_eq!((meta.len(), meta.nlink()), (11, 1));
+        });
+    }
+
+    #[test]
+    fn what_is_dropped_was_never_there() {
+        both(|dir, _, stage| {
+            fs::write(dir.path().join("f"), b"old").unwrap();
+            drop(stage("f").unwrap());
+            drop(stage("new").unwrap());
+            assert_eq!(names(dir), ["f"]);
+            assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"old");
+        });
+    }
+
+    #[test]
+    fn a_taken_name_is_kept_or_replaced_as_asked() {
+        both(|dir, _, stage| {
+            let file = dir.path().join("f");
+            let before = stage("f").unwrap();
+            fs::write(&file, b"old").unwrap();
+            let after = stage("f").unwrap();
+            assert_eq!(after.replaces().map(|m| m.size), Some(3));
+            refused(stage("f").unwrap().publish(&NEW), Errno::EXIST);
+            refused(after.publish(&NEW), Errno::EXIST);
+            assert_eq!(fs::read(&file).unwrap(), b"old");
+            let reader = File::open(&file).unwrap();
+            // The name was free when this one began and is taken now.
+            before.publish(&OVER).unwrap();
+            assert_eq!(fs::read(&file).unwrap(), b"new content");
+            assert_eq!(io::read_to_string(reader).unwrap(), "old");
+            // And the other way round.
+            let upload = stage("f").unwrap();
+            fs::remove_file(&file).unwrap();
+            upload.publish(&OVER).unwrap();
+            assert_eq!(names(dir), ["f"]);
+        });
+    }
+
+    #[test]
+    fn a_link_is_replaced_itself() {
+        both(|dir, _, stage| {
+            let outside = tempfile::tempdir().unwrap();
+            let canary = outside.path().join("canary");
+            fs::write(&canary, b"untouched").unwrap();
+            for target in [
+                canary.as_path(),
+                outside.path(),
+                "l".as_ref(),
+                "gone".as_ref(),
+            ] {
+                symlink(target, dir.path().join("l")).unwrap();
+                let upload = stage("l").unwrap();
+                assert_eq!(upload.replaces().map(|m| m.kind), Some(Kind::Link));
+                upload.publish(&OVER).unwrap();
+                assert!(
+                    fs::symlink_metadata(dir.path().join("l"))
+                        .unwrap()
+                        .is_file()
+                );
+                fs::remove_file(dir.path().join("l")).unwrap();
+            }
+            assert_eq!(fs::read(&canary).unwrap(), b"untouched");
+            assert_eq!(names(&outside), ["canary"]);
+        });
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_before_and_after() {
+        both(|dir, _, stage| {
+            fs::create_dir(dir.path().join("d")).unwrap();
+            let _socket = UnixListener::bind(dir.path().join("s")).unwrap();
+            let fifo = dir.path().join("p");
+            let (mode, kind) = (Mode::RUSR, rustix::fs::FileType::Fifo);
+            rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+            refused(stage("/"), Errno::ISDIR);
+            refused(stage("d"), Errno::ISDIR);
+            refused(stage("s"), Errno::NXIO);
+            refused(stage("p"), Errno::NXIO);
+            refused(stage("absent/f"), Errno::NOENT);
+            refused(stage("p/f"), Errno::NOTDIR);
+            refused(stage(&"n".repeat(256)), Errno::NAMETOOLONG);
+            stage(&"n".repeat(255)).unwrap().publish(&NEW).unwrap();
+            let upload = stage("later").unwrap();
+            fs::create_dir(dir.path().join("later")).unwrap();
+            refused(upload.publish(&OVER), Errno::ISDIR);
+            assert!(dir.path().join("later").is_dir());
+        });
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_takes_its_uploads_with_it() {
+        both(|dir, _, stage| {
+            fs::create_dir(dir.path().join("d")).unwrap();
+            let upload = stage("d/f").unwrap();
+            fs::remove_dir_all(dir.path().join("d")).unwrap();
+            refused(upload.publish(&NEW), Errno::NOENT);
+        });
+    }
+
+    #[test]
+    fn copies() {
+        let dir = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..700_000u32).map(|n| (n % 251) as u8).collect();
+        let (running, stopped) = (AtomicBool::new(false), AtomicBool::new(true));
+        fs::write(dir.path().join("from"), &content).unwrap();
+        let from = File::open(dir.path().join("from")).unwrap();
+        let by_hand = |from: &File, to: &File, bytes, cancelled: &AtomicBool| {
+            copy_by_hand(from, to, 0..bytes, cancelled)
+        };
+        for copy in [copy, by_hand] {
+            let into = dir.path().join("to");
+            let to = File::create(&into).unwrap();
+            copy(&from, &to, 0, &running).unwrap();
+            refused(copy(&from, &to, 1, &stopped), Errno::CANCELED);
+            assert_eq!(fs::metadata(&into).unwrap().len(), 0);
+            copy(&from, &to, 600_001, &running).unwrap();
+            assert!(fs::read(&into).unwrap() == content[..600_001]);
+            let error = copy(&from, &to, 700_001, &running).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+}
