@@ -22,7 +22,7 @@ use super::path::VirtualPath;
 use crate::proto::facts::{Kind, Meta};
 
 const PLACE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
-const INSIDE: ResolveFlags = ResolveFlags::NO_MAGICLINKS;
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
 /// The kernel gives EAGAIN when a rename anywhere on the machine kept it from proving that a `..`
 /// in a link stays inside. Again and again it does so only under attack.
