@@ -1,31 +1,40 @@
 //! Large buffers that are lent to connections for as long as they have something in them, so that an
 //! idle session has none.
 
-/// Capacity of a fresh buffer.
-pub const BUFFER_BYTES: usize = 64 * 1024;
-/// Buffers that grew beyond this are not kept.
-const KEPT_BYTES_MAX: usize = 512 * 1024;
-/// How many are kept.
+/// How many unused buffers are kept.
 const KEPT_MAX: usize = 16;
 
-/// Buffers nobody uses.
-#[derive(Debug, Default)]
-pub struct Buffers(Vec<Vec<u8>>);
+/// Unused buffers of one kind.
+#[derive(Debug)]
+pub struct Buffers {
+    spare: Vec<Vec<u8>>,
+    capacity: usize,
+    kept_capacity_max: usize,
+}
 
 impl Buffers {
-    /// An empty buffer.
-    pub fn take(&mut self) -> Vec<u8> {
-        self.0
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+    /// Fresh buffers hold `capacity` bytes; one that grew beyond `kept_capacity_max` is not kept.
+    pub fn new(capacity: usize, kept_capacity_max: usize) -> Buffers {
+        Buffers {
+            spare: Vec::new(),
+            capacity,
+            kept_capacity_max,
+        }
     }
 
-    /// Takes a buffer back.
+    /// An empty buffer.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(self.capacity))
+    }
+
+    /// Takes a buffer back; one that is not of this kind is freed.
     pub fn give(&mut self, mut buffer: Vec<u8>) {
-        let kept = BUFFER_BYTES..=KEPT_BYTES_MAX;
-        if kept.contains(&buffer.capacity()) && self.0.len() < KEPT_MAX {
+        let kept = self.capacity..=self.kept_capacity_max;
+        if kept.contains(&buffer.capacity()) && self.spare.len() < KEPT_MAX {
             buffer.clear();
-            self.0.push(buffer);
+            self.spare.push(buffer);
         }
     }
 }

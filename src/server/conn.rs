@@ -24,11 +24,11 @@ use super::{Id, Shared, Socket, World, listen};
 use crate::session::{Action, Ended, Input, Job, Outcome, Send, Session, Task, Transfer, Via};
 
 /// What is read of commands and bodies at a time, and the most that is held unread.
-const INPUT_BYTES: usize = 64 * 1024;
+pub const INPUT_BYTES: usize = 64 * 1024;
 /// Files up to this size are read into the output, so that a pipelined series leaves in few calls.
 const SMALL_FILE_BYTES: u64 = 64 * 1024;
 /// Output is sent when this much has come together.
-const OUTPUT_BYTES: usize = 256 * 1024;
+pub const OUTPUT_BYTES: usize = 256 * 1024;
 /// What one command takes off the budget beside the bytes it moves.
 const COMMAND_COST: usize = 512;
 /// A closed connection is read from for so long, and so much, so that the last reply is not lost to
@@ -532,7 +532,7 @@ impl Conn {
             return false;
         }
         if self.unread.capacity() < INPUT_BYTES {
-            let small = mem::replace(&mut self.unread, shared.buffers.take());
+            let small = mem::replace(&mut self.unread, shared.inputs.take());
             self.unread.extend_from_slice(&small[self.unread_at..]);
             self.unread_at = 0;
         } else if self.unread_at > 0 {
@@ -583,7 +583,7 @@ impl Conn {
                 self.flushed += (self.output_at - before) as u64;
                 self.output_at = 0;
                 self.output.clear();
-                shared.buffers.give(mem::take(&mut self.output));
+                shared.outputs.give(mem::take(&mut self.output));
             }
             Ok(false) => {
                 self.flushed += (self.output_at - before) as u64;
@@ -598,16 +598,16 @@ impl Conn {
         if self.unread_at == self.unread.len() {
             self.unread.clear();
             self.unread_at = 0;
-            shared.buffers.give(mem::take(&mut self.unread));
+            shared.inputs.give(mem::take(&mut self.unread));
         } else if self.unread.capacity() >= INPUT_BYTES {
             let rest = self.unread[self.unread_at..].to_vec();
             self.unread_at = 0;
-            shared.buffers.give(mem::replace(&mut self.unread, rest));
+            shared.inputs.give(mem::replace(&mut self.unread, rest));
         }
         if self.output.capacity() > OUTPUT_BYTES && self.held() < OUTPUT_BYTES / 2 {
             let rest = self.output[self.output_at..].to_vec();
             self.output_at = 0;
-            shared.buffers.give(mem::replace(&mut self.output, rest));
+            shared.outputs.give(mem::replace(&mut self.output, rest));
         }
     }
 
@@ -663,7 +663,7 @@ impl Conn {
         match action {
             Action::Reply(reply) => {
                 if self.output.capacity() == 0 {
-                    self.output = shared.buffers.take();
+                    self.output = shared.outputs.take();
                 }
                 reply.encode(&mut self.output);
                 None

@@ -138,7 +138,10 @@ struct Shared {
     passive: Passive,
     background: Background,
     lingering: Lingering,
-    buffers: Buffers,
+    /// For what was read and not yet used.
+    inputs: Buffers,
+    /// For what is not yet sent.
+    outputs: Buffers,
     tools: Tools,
     random: Random,
     /// Connections that wait for a passive port, in the order in which they asked.
@@ -289,7 +292,8 @@ impl Server {
             passive,
             background,
             lingering: Lingering::default(),
-            buffers: Buffers::default(),
+            inputs: Buffers::new(conn::INPUT_BYTES, conn::INPUT_BYTES),
+            outputs: Buffers::new(conn::INPUT_BYTES, 2 * conn::OUTPUT_BYTES),
             tools: Tools::new().map_err(io)?,
             random: Random {
                 key: RandomState::new(),

@@ -3,9 +3,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Id;
+
+/// Deadlines are seconds and minutes; rounded up to this, those of many sessions share a wake-up.
+const TICK: Duration = Duration::from_millis(64);
 
 /// When to look at which connection.
 #[derive(Debug, Default)]
@@ -19,14 +22,14 @@ impl Timers {
         self.heap.push(Reverse((at, id)));
     }
 
-    /// The time of the next entry.
+    /// When to look next: up to a tick after the first entry.
     pub fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.heap.peek().map(|Reverse((at, _))| *at + TICK)
     }
 
     /// Takes one entry that has expired.
     pub fn pop(&mut self, now: Instant) -> Option<(Instant, Id)> {
-        if self.next()? > now {
+        if self.heap.peek().is_none_or(|Reverse((at, _))| *at > now) {
             return None;
         }
         self.heap.pop().map(|Reverse(entry)| entry)
@@ -46,7 +49,10 @@ mod tests {
         for ms in [30, 10, 20] {
             timers.schedule(start + Duration::from_millis(ms), id(ms as usize));
         }
-        assert_eq!(timers.next(), Some(start + Duration::from_millis(10)));
+        assert_eq!(
+            timers.next(),
+            Some(start + Duration::from_millis(10) + TICK)
+        );
         assert_eq!(timers.pop(start), None);
         let late = start + Duration::from_millis(25);
         let keys: Vec<_> = std::iter::from_fn(|| timers.pop(late))
