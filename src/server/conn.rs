@@ -468,6 +468,9 @@ impl Conn {
                 if self.unread.len() - self.unread_at < INPUT_BYTES {
                     self.read(shared);
                 }
+                if self.dead {
+                    return;
+                }
             }
             _ => {}
         }

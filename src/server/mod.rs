@@ -203,6 +203,8 @@ pub struct Server {
     ready: VecDeque<Id>,
     passive_ready: Vec<usize>,
     accept_retry: Option<Instant>,
+    /// Descriptors have run out, and that has been logged.
+    short: bool,
     dead: Vec<usize>,
     stopping: Stopping,
     shared: Shared,
@@ -332,6 +334,7 @@ impl Server {
             ready: VecDeque::new(),
             passive_ready: Vec::new(),
             accept_retry: None,
+            short: false,
             dead: Vec::new(),
             stopping: Stopping::No,
             shared,
@@ -502,7 +505,9 @@ impl Server {
 
     /// The connections stay in the backlog, and no event will tell of them again.
     fn retry_accept(&mut self, error: &io::Error) {
-        log::warn!("cannot accept: {error}");
+        if !std::mem::replace(&mut self.short, true) {
+            log::warn!("cannot accept for now: {error}");
+        }
         self.accept_retry = Some(self.shared.now + ACCEPT_RETRY);
         self.shared.lingering.hurry(self.shared.now);
     }
@@ -533,6 +538,7 @@ impl Server {
         let session = Session::new(peer, &self.shared.context(&world), &mut actions);
         let conn = entry.insert(Conn::new(id, stream, bind, session));
         conn.perform(actions, &world, &mut self.shared);
+        self.short = false;
         queue(&mut self.ready, conn);
         if let Some(address) = address {
             *self.per_address.entry(address).or_default() += 1;

@@ -26,6 +26,10 @@ const SPLICE_FROM_BYTES: u64 = 64 * 1024;
 /// A chunk of a file on its way through memory (TYPE A).
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// What a batch of a listing takes off the budget beside its text: its entries are looked up one by
+/// one, which takes longer than sending them.
+const BATCH_COST: usize = QUANTUM_BYTES / 4;
+
 /// What all transfers share: only one of them runs at a time.
 #[derive(Debug)]
 pub struct Tools {
@@ -143,7 +147,7 @@ impl Pump {
                         io => io,
                     }
                 }
-                Job::Send(_) | Job::Text(_) => match self.fill(tools) {
+                Job::Send(_) | Job::Text(_) => match self.fill(tools, budget) {
                     Ok(true) => self.send_held(socket, *budget),
                     Ok(false) => return Step::Done(Outcome::Complete),
                     Err(error) => return Step::Done(Outcome::Failed(error)),
@@ -199,7 +203,7 @@ impl Pump {
     }
 
     /// Makes sure that something is held, if there is anything left to send.
-    fn fill(&mut self, tools: &mut Tools) -> io::Result<bool> {
+    fn fill(&mut self, tools: &mut Tools, budget: &mut usize) -> io::Result<bool> {
         if self.held_at < self.held.len() {
             return Ok(true);
         }
@@ -207,7 +211,10 @@ impl Pump {
         self.held_at = 0;
         while self.held.is_empty() && !self.ended {
             match &mut self.job {
-                Job::Text(text) => self.ended = !text.fill(&mut self.held)?,
+                Job::Text(text) => {
+                    self.ended = !text.fill(&mut self.held)?;
+                    *budget = (*budget).saturating_sub(BATCH_COST).max(1);
+                }
                 Job::Send(send) => {
                     read_chunk(send, &mut tools.scratch, &mut self.held)?;
                     self.ended = send.bytes == 0;

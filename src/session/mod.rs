@@ -174,6 +174,7 @@ pub struct Session {
     preferences: Preferences,
     queued: Vec<u8>,
     searched: usize,
+    /// QUIT waits behind a transfer: the end of the control connection is no surprise.
     quit_queued: bool,
     control_ended: bool,
     shutting_down: bool,
@@ -337,9 +338,12 @@ impl Session {
 
     /// Takes anything that is not a command.
     pub fn handle(&mut self, input: Input, cx: &Context, out: &mut Vec<Action>) {
+        if self.is_closed() {
+            return;
+        }
         match input {
             Input::Listening(address) => self.listening(address, out),
-            Input::TransferEnded(ended) => self.transfer_ended(ended, cx, out),
+            Input::TransferEnded(ended) => self.transfer_ended(ended, out),
             Input::Committed(result) => self.committed(result, out),
             Input::TaskDone(done) => self.task_done(done, out),
             Input::ControlEnded => self.control_ended = true,

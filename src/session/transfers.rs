@@ -10,7 +10,7 @@ use sha2::Digest;
 use super::job::{Ended, Job, Outcome, Receive, Send, Transfer, Via};
 use super::login::Login;
 use super::text::{Source, Style, Text};
-use super::{Action, Answer, Context, Handled, Later, Session, Task, Turn, Wait, Who};
+use super::{Action, Answer, Handled, Later, Session, Task, Turn, Wait, Who};
 use crate::accounts::Permission;
 use crate::proto::addr::{self, BadAddress};
 use crate::proto::ascii::{FromWire, ToWire};
@@ -643,10 +643,9 @@ impl Session {
         out.push(Action::Reply(reply));
     }
 
-    pub(super) fn transfer_ended(&mut self, ended: Ended, cx: &Context, out: &mut Vec<Action>) {
+    pub(super) fn transfer_ended(&mut self, ended: Ended, out: &mut Vec<Action>) {
         let running = match std::mem::replace(&mut self.wait, Wait::Command) {
             Wait::Transfer(running) => *running,
-            Wait::Closed => return self.wait = Wait::Closed,
             _ => {
                 debug_assert!(false, "a transfer ended that nobody began");
                 return;
@@ -688,21 +687,10 @@ impl Session {
             }
             (outcome, _) => broke_off(outcome),
         };
-        self.finish_transfer(reply, aborting, cx, out);
-    }
-
-    fn finish_transfer(
-        &mut self,
-        reply: Reply,
-        aborting: bool,
-        _: &Context,
-        out: &mut Vec<Action>,
-    ) {
         out.push(Action::Reply(reply));
         if aborting {
             out.push(Action::Reply(Reply::new(226, "The transfer has ended.")));
         }
-        self.quit_queued = false;
     }
 
     /// All bytes of an upload are there. Is it whole?
@@ -793,7 +781,6 @@ impl Session {
                 "The transfer was complete already.",
             )));
         }
-        self.quit_queued = false;
     }
 }
 
