@@ -13,7 +13,7 @@ pub use tree::{Tree, TreeEntry};
 /// What is wanted of each entry beyond its name and kind.
 #[derive(Debug, Clone, Copy)]
 pub struct Want {
-    /// All of [`Meta`], which is a system call per entry; otherwise only the kind is set.
+    /// All of [`Meta`](crate::proto::facts::Meta), which is a system call per entry; otherwise only the kind is set.
     pub stat: bool,
     /// Where links point.
     pub target: bool,
