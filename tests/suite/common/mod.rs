@@ -1,0 +1,27 @@
+//! What the tests share: servers under test, raw sessions, other people's programs, file contents.
+
+pub mod content;
+pub mod control;
+pub mod peers;
+pub mod server;
+pub mod tools;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before it counts as hung. Generous, since the machine may be busy:
+/// no test waits for it to pass.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks again and again until the answer is `Some`, for as long as `patience`.
+pub fn wait_for<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

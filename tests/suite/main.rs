@@ -1,0 +1,11 @@
+//! The tests over real sockets: `hauld` and `haul` as processes, with the clients and servers that
+//! people really use on the other end.
+//!
+//! One crate, so that what the tests share ([`common`]) is compiled once. Each test has its own
+//! server on its own port in its own directory, and everything has a deadline: a hang is a failure.
+
+mod common;
+
+mod basics;
+mod haul_with_others;
+mod real_clients;
