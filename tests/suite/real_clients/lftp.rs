@@ -12,6 +12,9 @@ use crate::common::content::{ODD_NAMES, assert_file, assert_same, bytes};
 use crate::common::server::{Server, four_questions};
 use crate::common::tools::{Done, run};
 
+/// With this setting, names need not be UTF-8.
+const NAMES_ARE_BYTES: &str = "set ftp:use-utf8 no";
+
 /// Runs lftp commands in `local`, one after the other; the first that fails ends it.
 fn lftp(server: &Server, local: &Path, commands: &[&str]) -> Done {
     let home = tempfile::tempdir().unwrap();
@@ -27,9 +30,10 @@ fn lftp(server: &Server, local: &Path, commands: &[&str]) -> Done {
     ];
     let script = [&settings[..], commands].concat().join("\n");
     let mut command = Command::new("lftp");
-    // Without a locale lftp takes names as bytes; with its own home it reads nobody's settings.
+    // lftp recodes names, except where the server's character set is that of the locale.
+    let locale = if commands.contains(&NAMES_ARE_BYTES) { "C" } else { "C.UTF-8" };
     command
-        .env("LC_ALL", "C")
+        .env("LC_ALL", locale)
         .env("HOME", home.path())
         .env("LFTP_HOME", home.path());
     command
@@ -65,8 +69,11 @@ fn read_tree(root: &Path) -> Tree {
 
 #[track_caller]
 fn assert_same_tree(got: &Tree, expected: &Tree) {
-    let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(got), names(expected));
+    let only_in = |one: &Tree, other: &Tree| {
+        one.keys().filter(|path| !other.contains_key(*path)).cloned().collect::<Vec<_>>()
+    };
+    let (missing, added) = (only_in(expected, got), only_in(got, expected));
+    assert!(missing.is_empty() && added.is_empty(), "missing: {missing:?}, added: {added:?}");
     for (path, content) in expected {
         let (got, content) = (got[path].as_deref(), content.as_deref());
         assert_eq!(
@@ -85,12 +92,13 @@ fn long_ago() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_614_834_367)
 }
 
-fn make_tree(root: &Path) -> Tree {
+fn make_tree(root: &Path, settings: &[&str]) -> Tree {
     let names = ODD_NAMES
         .iter()
         .filter(|name| name.trim() == **name)
         .map(|name| name.as_bytes());
-    for (i, name) in names.chain([b"caf\xe9".as_slice()]).enumerate() {
+    let not_utf8 = settings.contains(&NAMES_ARE_BYTES).then_some(b"caf\xe9".as_slice());
+    for (i, name) in names.chain(not_utf8).enumerate() {
         let name = OsStr::from_bytes(name);
         let directory = root.join("odd names").join(name);
         fs::create_dir_all(&directory).unwrap();
@@ -116,7 +124,7 @@ fn mirrors_both_ways(settings: &[&str]) {
     let server = Server::start(&[]);
     let baseline = server.baseline();
     let local = tempfile::tempdir().unwrap();
-    let tree = make_tree(&local.path().join("tree"));
+    let tree = make_tree(&local.path().join("tree"), settings);
 
     lftp(
         &server,
@@ -183,6 +191,12 @@ fn mirrors_both_ways_with_mlsd() {
 #[test]
 fn mirrors_both_ways_with_list() {
     mirrors_both_ways(&["set ftp:use-mlsd no"]);
+}
+
+#[test]
+fn mirrors_both_ways_with_names_that_are_not_utf8() {
+    mirrors_both_ways(&["set ftp:use-mlsd yes", NAMES_ARE_BYTES]);
+    mirrors_both_ways(&["set ftp:use-mlsd no", NAMES_ARE_BYTES]);
 }
 
 #[test]

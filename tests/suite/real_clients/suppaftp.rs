@@ -1,5 +1,6 @@
 //! The crate `suppaftp`, which parses replies more strictly than most.
 
+use std::fs::File;
 use std::io::{Cursor, Read};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -128,7 +129,9 @@ fn continues_appends_aborts_and_changes() {
         .expect("APPE");
     assert_eq!(ftp.size("f").expect("SIZE"), content.len() + 4);
 
-    let mut transfer = ftp.retr_as_stream("f").expect("RETR");
+    // More than what the kernel holds, or there would be nothing left to abort.
+    File::create(server.path("long")).unwrap().set_len(1 << 30).unwrap();
+    let mut transfer = ftp.retr_as_stream("long").expect("RETR");
     transfer.read_exact(&mut [0; 1000]).expect("the beginning");
     ftp.abort(transfer).expect("ABOR");
     ftp.noop().expect("NOOP behind ABOR");
