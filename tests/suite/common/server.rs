@@ -25,7 +25,7 @@ pub struct Server {
     addr: SocketAddr,
     root: TempDir,
     log: Arc<Mutex<Vec<u8>>>,
-    log_reader: Option<JoinHandle<()>>,
+    log_reader: JoinHandle<()>,
 }
 
 impl Server {
@@ -48,12 +48,12 @@ impl Server {
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut stderr = process.stderr.take().expect("stderr is a pipe");
         let collected = Arc::clone(&log);
-        let log_reader = Some(thread::spawn(move || {
+        let log_reader = thread::spawn(move || {
             let mut chunk = [0; 4096];
             while let Ok(n @ 1..) = stderr.read(&mut chunk) {
                 collected.lock().unwrap().extend_from_slice(&chunk[..n]);
             }
-        }));
+        });
 
         // All of standard output is read, so that a server that prints more cannot get stuck on it.
         let mut stdout = BufReader::new(process.stdout.take().expect("stdout is a pipe"));
@@ -158,12 +158,17 @@ impl Server {
             self.process.try_wait().expect("waiting for hauld")
         })
         .expect("hauld ends after SIGTERM");
-        if let Some(reader) = self.log_reader.take() {
-            reader.join().expect("reading the log");
-        }
+        self.await_end_of_log();
         status
             .code()
             .unwrap_or_else(|| panic!("hauld was killed: {status}"))
+    }
+
+    /// The log is whole once the process, and whoever else may write to it, has ended.
+    fn await_end_of_log(&self) {
+        wait_for(Duration::from_secs(1), || {
+            self.log_reader.is_finished().then_some(())
+        });
     }
 
     /// The names of staged files anywhere below the root.
@@ -189,9 +194,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if let Some(reader) = self.log_reader.take() {
-            let _ = reader.join();
-        }
+        self.await_end_of_log();
         if thread::panicking() {
             let log = self.log();
             let end = log.lines().count().saturating_sub(40);

@@ -31,7 +31,11 @@ fn lftp(server: &Server, local: &Path, commands: &[&str]) -> Done {
     let script = [&settings[..], commands].concat().join("\n");
     let mut command = Command::new("lftp");
     // lftp recodes names, except where the server's character set is that of the locale.
-    let locale = if commands.contains(&NAMES_ARE_BYTES) { "C" } else { "C.UTF-8" };
+    let locale = if commands.contains(&NAMES_ARE_BYTES) {
+        "C"
+    } else {
+        "C.UTF-8"
+    };
     command
         .env("LC_ALL", locale)
         .env("HOME", home.path())
@@ -70,10 +74,16 @@ fn read_tree(root: &Path) -> Tree {
 #[track_caller]
 fn assert_same_tree(got: &Tree, expected: &Tree) {
     let only_in = |one: &Tree, other: &Tree| {
-        one.keys().filter(|path| !other.contains_key(*path)).cloned().collect::<Vec<_>>()
+        one.keys()
+            .filter(|path| !other.contains_key(*path))
+            .cloned()
+            .collect::<Vec<_>>()
     };
     let (missing, added) = (only_in(expected, got), only_in(got, expected));
-    assert!(missing.is_empty() && added.is_empty(), "missing: {missing:?}, added: {added:?}");
+    assert!(
+        missing.is_empty() && added.is_empty(),
+        "missing: {missing:?}, added: {added:?}"
+    );
     for (path, content) in expected {
         let (got, content) = (got[path].as_deref(), content.as_deref());
         assert_eq!(
@@ -97,7 +107,9 @@ fn make_tree(root: &Path, settings: &[&str]) -> Tree {
         .iter()
         .filter(|name| name.trim() == **name)
         .map(|name| name.as_bytes());
-    let not_utf8 = settings.contains(&NAMES_ARE_BYTES).then_some(b"caf\xe9".as_slice());
+    let not_utf8 = settings
+        .contains(&NAMES_ARE_BYTES)
+        .then_some(b"caf\xe9".as_slice());
     for (i, name) in names.chain(not_utf8).enumerate() {
         let name = OsStr::from_bytes(name);
         let directory = root.join("odd names").join(name);

@@ -130,7 +130,10 @@ fn continues_appends_aborts_and_changes() {
     assert_eq!(ftp.size("f").expect("SIZE"), content.len() + 4);
 
     // More than what the kernel holds, or there would be nothing left to abort.
-    File::create(server.path("long")).unwrap().set_len(1 << 30).unwrap();
+    File::create(server.path("long"))
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
     let mut transfer = ftp.retr_as_stream("long").expect("RETR");
     transfer.read_exact(&mut [0; 1000]).expect("the beginning");
     ftp.abort(transfer).expect("ABOR");
