@@ -63,8 +63,9 @@ pub struct Conn {
     bind: IpAddr,
     readable: bool,
     writable: bool,
-    /// An event said that the client sends no more; a short read is not the end then.
-    end_announced: bool,
+    /// A short read does not mean that all was read: an event has announced the end, which takes
+    /// another read, or urgent data, before which the kernel stops.
+    reads_to_the_end: bool,
     ended: bool,
     dead: bool,
     unread: Vec<u8>,
@@ -129,7 +130,7 @@ impl Conn {
             bind,
             readable: false,
             writable: true,
-            end_announced: false,
+            reads_to_the_end: false,
             ended: false,
             dead: false,
             unread: Vec::new(),
@@ -159,8 +160,9 @@ impl Conn {
     pub fn event(&mut self, socket: Socket, event: &mio::event::Event) {
         match socket {
             Socket::Control => {
-                self.readable |= event.is_readable() || event.is_read_closed();
-                self.end_announced |= event.is_read_closed();
+                self.readable |=
+                    event.is_readable() || event.is_read_closed() || event.is_priority();
+                self.reads_to_the_end |= event.is_read_closed() || event.is_priority();
                 self.writable |= event.is_writable();
                 // Reset, or closed in both directions: nobody is left to answer to.
                 self.dead |=
@@ -550,10 +552,9 @@ impl Conn {
                 self.tell(Input::ControlEnded, shared);
                 true
             }
-            // A short read has emptied the socket: what comes later is announced by an event. The
-            // end of the stream may have been announced already.
+            // A short read has emptied the socket: what comes later is announced by an event.
             Ok(n) => {
-                self.readable = n == room || self.end_announced;
+                self.readable = n == room || self.reads_to_the_end;
                 true
             }
             Err(Errno::AGAIN) => {

@@ -527,7 +527,7 @@ impl Server {
             key: entry.key(),
             generation: self.generation,
         };
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let token = Socket::Control.token(id.key);
         if let Err(error) = self.shared.registry.register(&mut stream, token, interest) {
             log::warn!("cannot watch a connection from {peer}: {error}");

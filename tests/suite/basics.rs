@@ -126,23 +126,38 @@ fn a_reset_ends_the_session_only() {
 }
 
 #[test]
-fn a_root_that_is_not_there_is_made_and_one_sentence_says_what_is_wrong_with_a_file() {
+fn a_directory_that_cannot_be_served_is_one_sentence_and_nothing_half_started() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("file");
     fs::write(&file, "not a directory").expect("writing");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hauld"));
-    let done = crate::common::tools::run(command.args(["--listen", "127.0.0.1:0"]).arg(&file));
-    let done = done.expect(2);
-    assert_eq!(done.stdout_text(), "", "nothing half started");
-    assert!(!done.stderr.contains("panic"), "{}", done.stderr);
+    for path in [file, dir.path().join("absent")] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hauld"));
+        let done = crate::common::tools::run(command.args(["--listen", "127.0.0.1:0"]).arg(&path));
+        let done = done.expect(2);
+        assert_eq!(done.stdout_text(), "", "nothing half started");
+        assert_eq!(done.stderr.trim().lines().count(), 1, "{}", done.stderr);
+        assert!(
+            done.stderr.contains(&*path.to_string_lossy()),
+            "{}",
+            done.stderr
+        );
+        assert!(!path.is_dir());
+    }
+}
 
-    let fresh = dir.path().join("fresh");
+#[test]
+fn the_default_directory_is_made() {
+    let dir = tempfile::tempdir().expect("a directory");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hauld"));
-    command.args(["--listen", "127.0.0.1:0"]).arg(&fresh);
+    command
+        .args(["--listen", "127.0.0.1:0"])
+        .current_dir(dir.path());
     command.stdout(std::process::Stdio::null());
     let mut process = crate::common::tools::start(&mut command);
-    let made = wait_for(PATIENCE, || fresh.is_dir().then_some(()));
+    let made = wait_for(PATIENCE, || {
+        dir.path().join("haul-data").is_dir().then_some(())
+    });
     process.kill().expect("ending hauld");
     process.wait().expect("ending hauld");
-    assert!(made.is_some(), "the directory to serve is made");
+    assert!(made.is_some(), "haul-data is made");
 }

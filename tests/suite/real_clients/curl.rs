@@ -118,7 +118,8 @@ fn odd_names_come_and_go_byte_by_byte() {
     let server = Server::start(&[]);
     let baseline = server.baseline();
     let long = [b'n'; 255];
-    let not_utf8: [&[u8]; 3] = [b"\xff\xfe\xff\xff", b"caf\xe9", b"\xc3\x28 \xf0\x9f\x9a"];
+    // curl does not double an FF (Telnet), so two of them would be one.
+    let not_utf8: [&[u8]; 3] = [b"\xff\xfe", b"caf\xe9", b"\xc3\x28 \xf0\x9f\x9a"];
     let names = ODD_NAMES.iter().map(|name| name.as_bytes());
     for name in names.chain(not_utf8).chain([long.as_slice()]) {
         let content = [b"content of ", name].concat();

@@ -152,6 +152,7 @@ def names(ftp):
     there_and_back(latin, ["caf\xe9", "\x80\xa0\xfe", "\xc3("])
     latin.quit()
     for verb in ["STOR", "MKD"]:
+        ftp.voidcmd("EPSV")
         refused("553", ftp.voidcmd, f"{verb} " + "n" * 256)
 
 

@@ -13,7 +13,7 @@ use crate::common::server::{Server, four_questions};
 use crate::common::tools::{Done, run};
 
 /// With this setting, names need not be UTF-8.
-const NAMES_ARE_BYTES: &str = "set ftp:use-utf8 no";
+const NAMES_ARE_BYTES: &str = "set ftp:use-utf8 no; set ftp:use-feat no";
 
 /// Runs lftp commands in `local`, one after the other; the first that fails ends it.
 fn lftp(server: &Server, local: &Path, commands: &[&str]) -> Done {
@@ -30,14 +30,8 @@ fn lftp(server: &Server, local: &Path, commands: &[&str]) -> Done {
     ];
     let script = [&settings[..], commands].concat().join("\n");
     let mut command = Command::new("lftp");
-    // lftp recodes names, except where the server's character set is that of the locale.
-    let locale = if commands.contains(&NAMES_ARE_BYTES) {
-        "C"
-    } else {
-        "C.UTF-8"
-    };
     command
-        .env("LC_ALL", locale)
+        .env("LC_ALL", "C.UTF-8")
         .env("HOME", home.path())
         .env("LFTP_HOME", home.path());
     command
