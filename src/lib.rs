@@ -44,6 +44,7 @@
 //! - No unsafe code.
 
 pub mod accounts;
+pub mod client;
 pub mod config;
 pub mod logging;
 pub mod proto;

@@ -1,1 +1,113 @@
-fn main() {}
+//! `haul`: moves files to and from any FTP server, and at their best to and from `hauld`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use haul::client::server::Secret;
+use haul::client::{Client, Command, Error, Exit, Server, Settings, commands, prompt};
+
+/// Move files to and from an FTP server.
+///
+/// Without a command it shows a prompt, or reads commands from standard input.
+#[derive(Parser)]
+#[command(version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+struct Arguments {
+    /// The server: [ftp://][user[:password]@]host[:port]; port 21 unless given
+    #[arg(long, value_name = "SERVER")]
+    server: Option<String>,
+
+    /// Give up when the network is silent for this long: seconds, or 90s, 5m
+    #[arg(long, default_value = "30", value_name = "TIME", value_parser = duration)]
+    timeout: Duration,
+
+    /// Show the dialogue with the server on standard error, without passwords
+    #[arg(long, global = true)]
+    verbose: bool,
+
+    /// Print errors only
+    #[arg(long, global = true)]
+    quiet: bool,
+
+    /// Allow a password to be sent in clear to another machine
+    #[arg(long)]
+    insecure_plaintext: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+The server is 127.0.0.1:8080 unless --server or HAUL_SERVER says otherwise. The password is taken
+from the server's URL, from HAUL_PASSWORD, or asked for; without a user, the login is anonymous.
+
+Examples:
+  haul upload a.txt                     to 127.0.0.1:8080, under the same name
+  haul --server me@example.org upload *.jpg photos/
+  haul download reports/june.pdf .
+  tar c src | haul upload - src.tar
+  haul download notes.txt - | less
+
+Exit codes: 0 done; 1 some files failed; 2 usage; 3 cannot connect; 4 TLS or trust;
+5 login refused; 6 no such file or no permission; 7 local file error; 8 broken or stalled
+transfer; 9 the two sides differ; 10 server full or disk full.";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let exit = match client(&arguments) {
+        Err(error) => {
+            commands::report(&error);
+            error.exit
+        }
+        Ok(mut client) => {
+            let exit = match &arguments.command {
+                Some(command) => command.run(&mut client),
+                None => prompt::run(&mut client),
+            };
+            client.quit();
+            exit
+        }
+    };
+    exit.into()
+}
+
+fn client(arguments: &Arguments) -> Result<Client, Error> {
+    let from_environment = || std::env::var("HAUL_SERVER").ok().filter(|s| !s.is_empty());
+    let server = match arguments.server.clone().or_else(from_environment) {
+        Some(text) => Server::parse(&text)?,
+        None => Server::default(),
+    };
+    let settings = Settings {
+        timeout: arguments.timeout,
+        verbose: arguments.verbose,
+        quiet: arguments.quiet,
+        insecure_plaintext: arguments.insecure_plaintext,
+        password: password()?,
+    };
+    Ok(Client::new(server, settings))
+}
+
+fn password() -> Result<Option<Secret>, Error> {
+    use std::os::unix::ffi::OsStringExt;
+    std::env::var_os("HAUL_PASSWORD")
+        .map(|password| Secret::new(password.into_vec()))
+        .transpose()
+        .map_err(|error| Error::new(Exit::Usage, format!("HAUL_PASSWORD: {error}")))
+}
+
+/// `30`, `90s`, `5m` or `1h`; at least a second.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit_s) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 3600),
+        _ => (text, 1),
+    };
+    let number: u32 = digits
+        .parse()
+        .map_err(|_| "write 30, 90s or 5m".to_owned())?;
+    match u64::from(number) * unit_s {
+        0 => Err("at least one second".to_owned()),
+        seconds => Ok(Duration::from_secs(seconds)),
+    }
+}

@@ -42,6 +42,7 @@ pub mod addr;
 pub mod ascii;
 pub mod facts;
 pub mod line;
+pub mod list;
 pub mod reply;
 pub mod time;
 pub mod upload;

@@ -1,0 +1,648 @@
+//! The control connection: lines out, replies in, login and FEAT.
+//!
+//! Every wait has a deadline and every length a limit, whatever the server does. It knows nothing
+//! of files; bodies on the control connection are moved by `transfer`, which asks here for the
+//! bytes that were already read.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use crate::proto::line::LINE_BYTES_MAX;
+use crate::proto::reply::{NotAReply, Parser, Part, unquoted};
+
+use super::error::{Error, Exit, plain, shown};
+use super::server::{Server, one_line};
+
+/// The longest reply line, its end included.
+const REPLY_LINE_BYTES_MAX: usize = 8192;
+/// The longest reply; TREE is read line by line and has no limit.
+const REPLY_LINES_MAX: usize = 10_000;
+/// How long a reply may take that should be there already: one behind a reset.
+const SALVAGE_TIME: Duration = Duration::from_secs(2);
+
+/// One whole reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Three digits.
+    pub code: u16,
+    /// Texts of its lines without the codes; at least one.
+    pub lines: Vec<Vec<u8>>,
+}
+
+impl Reply {
+    /// A reply of one line.
+    pub fn of(code: u16, text: &str) -> Reply {
+        Reply {
+            code,
+            lines: vec![text.as_bytes().to_vec()],
+        }
+    }
+
+    /// The text of the last line, which is the only one of most replies.
+    pub fn text(&self) -> &[u8] {
+        self.lines.last().map_or(b"", Vec::as_slice)
+    }
+
+    /// 1xx: another reply follows.
+    pub fn is_preliminary(&self) -> bool {
+        self.code < 200
+    }
+
+    /// 2xx.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    /// The reply itself, if it is a success.
+    ///
+    /// # Errors
+    /// What the server said instead.
+    pub fn success(self) -> Result<Reply, Error> {
+        match self.is_success() {
+            true => Ok(self),
+            false => Err(Error::refused(&self)),
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    /// On one line, escaped, and not longer than a screen.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN_LINES_MAX: usize = 4;
+        write!(f, "{}", self.code)?;
+        for line in self.lines.iter().take(SHOWN_LINES_MAX) {
+            let text = shown(line);
+            let cut: String = text.trim().chars().take(500).collect();
+            if !cut.is_empty() {
+                write!(f, " {cut}")?;
+            }
+        }
+        if self.lines.len() > SHOWN_LINES_MAX {
+            f.write_str(" ...")?;
+        }
+        Ok(())
+    }
+}
+
+/// One line of a reply that is read line by line.
+pub enum Line {
+    /// Not the last.
+    Middle(Vec<u8>),
+    /// The last.
+    End(u16, Vec<u8>),
+}
+
+/// What FEAT lists and the client uses.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Features {
+    /// UPLOAD, with the facts it takes. A body is never sent to a server without it.
+    pub upload: Option<UploadFeature>,
+    /// DOWNLOAD.
+    pub download: bool,
+    /// TREE.
+    pub tree: bool,
+    /// MLST and MLSD.
+    pub mlst: bool,
+    /// SIZE.
+    pub size: bool,
+    /// MDTM.
+    pub mdtm: bool,
+    /// MFMT.
+    pub mfmt: bool,
+    /// UTF8.
+    pub utf8: bool,
+}
+
+/// The facts that UPLOAD takes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct UploadFeature {
+    /// Time of last modification.
+    pub modify: bool,
+    /// Permission bits.
+    pub mode: bool,
+}
+
+impl Features {
+    /// Reads the lines of a FEAT reply.
+    pub fn parse(lines: &[Vec<u8>]) -> Features {
+        let mut features = Features::default();
+        for line in lines {
+            let line = line.trim_ascii().to_ascii_lowercase();
+            let (name, rest) = match memchr::memchr(b' ', &line) {
+                Some(at) => (&line[..at], &line[at + 1..]),
+                None => (&line[..], &b""[..]),
+            };
+            match name {
+                b"upload" => {
+                    let has = |fact: &[u8]| rest.split(|&b| b == b';').any(|f| f == fact);
+                    features.upload = Some(UploadFeature {
+                        modify: has(b"modify"),
+                        mode: has(b"unix.mode"),
+                    });
+                }
+                b"download" => features.download = true,
+                b"tree" => features.tree = true,
+                b"mlst" => features.mlst = true,
+                b"size" => features.size = true,
+                b"mdtm" => features.mdtm = true,
+                b"mfmt" => features.mfmt = true,
+                b"utf8" => features.utf8 = true,
+                _ => {}
+            }
+        }
+        features
+    }
+}
+
+/// A control connection that is logged in.
+pub struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    timeout: Duration,
+    verbose: bool,
+    held: Vec<u8>,
+    parser: Parser,
+    cwd: Option<Vec<u8>>,
+    /// What the server can do.
+    pub features: Features,
+    /// TYPE I was set.
+    pub is_binary: bool,
+    /// The server does not know EPSV.
+    pub epsv_refused: bool,
+    lost: bool,
+}
+
+impl Connection {
+    /// Connects and waits for the greeting.
+    ///
+    /// # Errors
+    /// [`Exit::CannotConnect`], whatever the reason.
+    pub fn open(server: &Server, timeout: Duration, verbose: bool) -> Result<Connection, Error> {
+        let connect = || {
+            let stream = tcp(server, timeout)?;
+            let mut connection = Connection::over(stream, timeout, verbose)?;
+            let greeting = connection.read_reply()?;
+            // 120: the server asks for patience; the greeting follows (RFC 959 section 5.4).
+            let greeting = match greeting.code {
+                120 => connection.read_reply()?,
+                _ => greeting,
+            };
+            greeting.success()?;
+            Ok(connection)
+        };
+        connect().map_err(|error: Error| {
+            error
+                .about(format_args!("cannot connect to {server}"))
+                .exit(Exit::CannotConnect)
+        })
+    }
+
+    fn over(stream: TcpStream, timeout: Duration, verbose: bool) -> Result<Connection, Error> {
+        let prepare = || {
+            stream.set_nodelay(true)?;
+            stream.set_write_timeout(Some(timeout))?;
+            stream.peer_addr()
+        };
+        let peer = prepare().map_err(|e| Error::broken(plain(&e)))?;
+        Ok(Connection {
+            stream,
+            peer,
+            timeout,
+            verbose,
+            held: Vec::new(),
+            parser: Parser::default(),
+            cwd: None,
+            features: Features::default(),
+            is_binary: false,
+            epsv_refused: false,
+            lost: false,
+        })
+    }
+
+    /// The server's address; data connections go nowhere else.
+    pub fn peer(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// The socket, for a body on the control connection.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The longest wait for anything.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Marks the connection as unusable: the position in the stream is lost, or it is closed.
+    pub fn give_up(&mut self) {
+        self.lost = true;
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Whether commands can no longer be sent.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Whether the server has said or done something since the last command: nothing is owed then,
+    /// so it can only be a farewell.
+    pub fn is_stale(&mut self) -> bool {
+        self.lost || !self.held.is_empty() || self.has_input()
+    }
+
+    /// Logs in. `password` is asked for only when the server wants one.
+    ///
+    /// # Errors
+    /// [`Exit::LoginRefused`], or a broken connection.
+    pub fn login(
+        &mut self,
+        user: &[u8],
+        password: impl FnOnce() -> Result<Vec<u8>, Error>,
+    ) -> Result<(), Error> {
+        let refused = |reply: &Reply| {
+            Error::refused(reply)
+                .exit(Exit::LoginRefused)
+                .about(format_args!("login as {} refused", shown(user)))
+        };
+        let mut reply = self.command("USER", Some(user))?;
+        if reply.code == 331 {
+            let password = password()?;
+            reply = self.command("PASS", Some(&password))?;
+        }
+        match reply.code {
+            230 | 202 => {}
+            332 => {
+                return Err(refused(&reply).hint("it asks for an account, which haul cannot give"));
+            }
+            _ => return Err(refused(&reply).hint("check the user in --server and the password")),
+        }
+        let feat = self.command("FEAT", None)?;
+        if feat.is_success() {
+            self.features = Features::parse(&feat.lines);
+        }
+        if self.features.utf8 && self.features.upload.is_none() {
+            // Old Windows servers read names in a code page until they are told. Refusal is fine.
+            self.command("OPTS", Some(b"UTF8 ON"))?;
+        }
+        Ok(())
+    }
+
+    /// Sends one command and reads its one reply.
+    ///
+    /// # Errors
+    /// The connection broke, or the server says that it closes it (421).
+    pub fn command(&mut self, verb: &str, argument: Option<&[u8]>) -> Result<Reply, Error> {
+        self.send(verb, argument)?;
+        self.read_reply()
+    }
+
+    /// Sends one command.
+    ///
+    /// # Errors
+    /// The argument cannot be sent, or the connection broke.
+    pub fn send(&mut self, verb: &str, argument: Option<&[u8]>) -> Result<(), Error> {
+        let line = self.line(verb, argument)?;
+        self.send_raw(&line)
+    }
+
+    /// One command line as it goes on the wire.
+    ///
+    /// # Errors
+    /// The argument has a line break, or the line is longer than servers read.
+    pub fn line(&self, verb: &str, argument: Option<&[u8]>) -> Result<Vec<u8>, Error> {
+        let mut line = verb.as_bytes().to_vec();
+        if let Some(argument) = argument {
+            one_line("an argument", argument)?;
+            line.push(b' ');
+            for &byte in argument {
+                line.push(byte);
+                // Telnet (RFC 854): hauld reads FF FF as one FF. vsftpd and others do not.
+                if byte == 0xff && self.features.upload.is_some() {
+                    line.push(0xff);
+                }
+            }
+        }
+        if self.verbose {
+            match verb {
+                "PASS" => eprintln!("> PASS ***"),
+                _ => eprintln!("> {}", shown(&line)),
+            }
+        }
+        line.extend_from_slice(b"\r\n");
+        if line.len() > LINE_BYTES_MAX {
+            return Err(Error::usage("the name is too long to be sent"));
+        }
+        Ok(line)
+    }
+
+    /// Sends bytes made by [`Connection::line`].
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if self.lost {
+            return Err(Error::broken("the connection to the server is closed"));
+        }
+        if let Err(error) = self.stream.write_all(bytes) {
+            return Err(self.salvage(&error));
+        }
+        Ok(())
+    }
+
+    /// Writing failed. The reason may be a reply that says more than the system's error.
+    pub fn salvage(&mut self, error: &io::Error) -> Error {
+        let reply = self.read_reply_until(Instant::now() + SALVAGE_TIME.min(self.timeout));
+        self.give_up();
+        match reply {
+            Ok(reply) if reply.code >= 400 => Error::refused(&reply),
+            // The server closes with this reply (421).
+            Err(said) if said.code.is_some() => said,
+            _ if timed_out(error) => self.stalled("took no more data"),
+            _ => Error::broken(format!("the connection broke: {}", plain(error))),
+        }
+    }
+
+    /// The sentence for a server that did not do something in time.
+    pub fn stalled(&self, what: &str) -> Error {
+        Error::broken(format!(
+            "the server {what} for {} s (--timeout)",
+            self.timeout.as_secs()
+        ))
+    }
+
+    /// Reads one reply, whole within the timeout.
+    ///
+    /// # Errors
+    /// The connection broke, what came is no reply, or it is 421: the server closes.
+    pub fn read_reply(&mut self) -> Result<Reply, Error> {
+        self.read_reply_until(Instant::now() + self.timeout)
+    }
+
+    fn read_reply_until(&mut self, deadline: Instant) -> Result<Reply, Error> {
+        let mut lines = Vec::new();
+        loop {
+            match self.read_part(deadline)? {
+                Line::Middle(text) if lines.len() < REPLY_LINES_MAX => lines.push(text),
+                Line::Middle(_) => return Err(self.nonsense("a reply that never ends")),
+                Line::End(code, text) => {
+                    lines.push(text);
+                    let reply = Reply { code, lines };
+                    if code == 421 {
+                        self.give_up();
+                        return Err(Error::refused(&reply));
+                    }
+                    return Ok(reply);
+                }
+            }
+        }
+    }
+
+    /// Reads the next line of a reply that may have any number of them.
+    ///
+    /// # Errors
+    /// As [`Connection::read_reply`], except that 421 is left to the caller.
+    pub fn read_line_of_reply(&mut self) -> Result<Line, Error> {
+        self.read_part(Instant::now() + self.timeout)
+    }
+
+    fn read_part(&mut self, deadline: Instant) -> Result<Line, Error> {
+        let line = self.read_line(deadline)?;
+        if self.verbose {
+            eprintln!("< {}", shown(&line));
+        }
+        match self.parser.line(&line) {
+            Ok(Part::Middle(text)) => Ok(Line::Middle(text.to_vec())),
+            Ok(Part::End(code, text)) => Ok(Line::End(code, text.to_vec())),
+            Err(NotAReply) => Err(self.nonsense("something that is not an FTP reply")),
+        }
+    }
+
+    fn read_line(&mut self, deadline: Instant) -> Result<Vec<u8>, Error> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.held[searched..]) {
+                let end = searched + at;
+                let mut line: Vec<u8> = self.held.drain(..=end).collect();
+                line.pop();
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                if line.len() > REPLY_LINE_BYTES_MAX {
+                    return Err(self.nonsense("a reply line that never ends"));
+                }
+                if memchr::memchr(0, &line).is_some() {
+                    return Err(self.nonsense("a reply with a NUL byte"));
+                }
+                return Ok(line);
+            }
+            searched = self.held.len();
+            if searched > REPLY_LINE_BYTES_MAX {
+                return Err(self.nonsense("a reply line that never ends"));
+            }
+            self.fill(deadline)?;
+        }
+    }
+
+    /// Reads once; afterwards there is at least one more byte in `held`.
+    fn fill(&mut self, deadline: Instant) -> Result<(), Error> {
+        let mut chunk = [0u8; 4096];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.give_up();
+                return Err(self.stalled("did not answer"));
+            }
+            let read = self
+                .stream
+                .set_read_timeout(Some(left))
+                .and_then(|()| self.stream.read(&mut chunk));
+            match read {
+                Ok(0) => {
+                    self.give_up();
+                    return Err(Error::broken("the server closed the connection"));
+                }
+                Ok(n) => {
+                    self.held.extend_from_slice(&chunk[..n]);
+                    return Ok(());
+                }
+                Err(e) if timed_out(&e) || e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.give_up();
+                    return Err(Error::broken(format!(
+                        "the connection broke: {}",
+                        plain(&e)
+                    )));
+                }
+            }
+        }
+    }
+
+    /// The server broke the protocol; nothing that follows can be understood.
+    pub fn nonsense(&mut self, what: &str) -> Error {
+        self.give_up();
+        Error::broken(format!("the server sent {what}; is it an FTP server?"))
+    }
+
+    /// Takes up to `max` bytes that were read together with a reply: the beginning of a body.
+    pub fn take_held(&mut self, max: u64) -> Vec<u8> {
+        let n = self
+            .held
+            .len()
+            .min(usize::try_from(max).unwrap_or(usize::MAX));
+        self.held.drain(..n).collect()
+    }
+
+    /// Whether a reply, or the end of the connection, has arrived. It never waits.
+    pub fn has_input(&mut self) -> bool {
+        if !self.held.is_empty() {
+            return true;
+        }
+        let mut byte = [0];
+        if self.stream.set_nonblocking(true).is_err() {
+            return true;
+        }
+        let peeked = self.stream.peek(&mut byte);
+        let restored = self.stream.set_nonblocking(false);
+        match peeked {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => restored.is_err(),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => false,
+            _ => true,
+        }
+    }
+
+    /// A name out of a reply: hauld doubles FF there as Telnet wants it.
+    pub fn name_in_reply(&self, name: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(name.len());
+        let mut rest = name;
+        while let Some((&byte, tail)) = rest.split_first() {
+            out.push(byte);
+            rest = match (byte, tail.first()) {
+                (0xff, Some(0xff)) if self.features.upload.is_some() => &tail[1..],
+                _ => tail,
+            };
+        }
+        out
+    }
+
+    /// The working directory, as the server spells it.
+    ///
+    /// # Errors
+    /// PWD failed, or its reply cannot be read. What is returned is fit to be sent back.
+    pub fn cwd(&mut self) -> Result<Vec<u8>, Error> {
+        if let Some(cwd) = &self.cwd {
+            return Ok(cwd.clone());
+        }
+        let reply = self.command("PWD", None)?.success()?;
+        let path = unquoted(reply.text())
+            .map(|path| self.name_in_reply(&path))
+            .filter(|path| !path.is_empty() && one_line("", path).is_ok())
+            .ok_or_else(|| Error::broken(format!("cannot read the reply to PWD: {reply}")))?;
+        self.cwd = Some(path.clone());
+        Ok(path)
+    }
+
+    /// Changes the working directory.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub fn cd(&mut self, path: &[u8]) -> Result<(), Error> {
+        let reply = match path {
+            b".." => self.command("CDUP", None)?,
+            path => self.command("CWD", Some(path))?,
+        };
+        self.cwd = None;
+        reply.success().map(|_| ())
+    }
+
+    /// Sets TYPE I, once.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub fn binary(&mut self) -> Result<(), Error> {
+        if !self.is_binary {
+            self.command("TYPE", Some(b"I"))?.success()?;
+            self.is_binary = true;
+        }
+        Ok(())
+    }
+
+    /// Says goodbye, without insisting on an answer.
+    pub fn quit(mut self) {
+        if !self.lost && self.send("QUIT", None).is_ok() {
+            let _ = self.read_reply_until(Instant::now() + SALVAGE_TIME.min(self.timeout));
+        }
+    }
+}
+
+/// Whether an I/O error is only that time passed.
+pub fn timed_out(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
+/// Tries the server's addresses in turn; together they get `timeout`.
+fn tcp(server: &Server, timeout: Duration) -> Result<TcpStream, Error> {
+    let addresses: Vec<SocketAddr> = (server.host.as_str(), server.port)
+        .to_socket_addrs()
+        .map_err(|_| Error::broken("there is no such host; check the name in --server"))?
+        .collect();
+    let deadline = Instant::now() + timeout;
+    let mut last = Error::broken("the name has no address");
+    for (at, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / (addresses.len() - at) as u32;
+        match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
+            Ok(stream) => return Ok(stream),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                last = Error::broken(
+                    "nothing listens there; is the server running, and are host and port right?",
+                );
+            }
+            Err(e) if timed_out(&e) => {
+                last = Error::broken(format!("no answer for {} s (--timeout)", timeout.as_secs()));
+            }
+            Err(e) => last = Error::broken(plain(&e)),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_of_several_servers() {
+        let lines =
+            |text: &str| -> Vec<Vec<u8>> { text.lines().map(|l| l.as_bytes().to_vec()).collect() };
+        let own = Features::parse(&lines(
+            "Features:\n DOWNLOAD\n MDTM\n MLST type*;size*;\n TREE\n UPLOAD modify;unix.mode;sha256;\nEnd",
+        ));
+        let facts = UploadFeature {
+            modify: true,
+            mode: true,
+        };
+        assert_eq!(own.upload, Some(facts));
+        assert!(own.download && own.tree && own.mlst && own.mdtm && !own.size);
+        let bare = Features::parse(&lines(" upload"));
+        assert_eq!(bare.upload, Some(UploadFeature::default()));
+        let other = Features::parse(&lines("Features:\n EPSV\n SIZE\n UTF8\nEnd"));
+        assert_eq!(other.upload, None);
+        assert!(other.size && other.utf8);
+    }
+
+    #[test]
+    fn a_reply_is_shown_on_one_line() {
+        let reply = Reply {
+            code: 550,
+            lines: vec![b"a\x1b".to_vec(), b" b".to_vec()],
+        };
+        assert_eq!(reply.to_string(), "550 a\\u{1b} b");
+        assert_eq!(Reply::of(550, "").to_string(), "550");
+    }
+}

@@ -1,0 +1,272 @@
+//! What is on the server: MLSD, MLST and TREE where it has them, otherwise LIST, SIZE and CWD.
+//!
+//! Everything streams: entries are handed on as they come. Which names may be used locally is
+//! decided elsewhere; here they only have to be single components.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::proto::facts::{Kind, Listed, parse_entry};
+use crate::proto::line::number;
+use crate::proto::list::parse_list_line;
+
+use super::connection::{Connection, Line};
+use super::data;
+use super::error::Error;
+use super::local::{is_plain_name, joined};
+use super::transfer::{drain, go_ahead, modification, size_of};
+
+/// The longest line of a listing.
+const ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// Directories that a walk may still have before it; a server that invents them ends here.
+const PENDING_DIRS_MAX: usize = 1_000_000;
+/// The longest path of a walk, which also bounds its depth.
+const WALK_PATH_BYTES_MAX: usize = 4000;
+
+/// Takes one entry after the other.
+pub type Take<'a> = dyn FnMut(Listed) -> Result<(), Error> + 'a;
+
+/// Lists a directory, or the working directory.
+///
+/// # Errors
+/// The server refuses, the transfer breaks, or `take` fails.
+pub fn list(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<(), Error> {
+    if c.features.mlst {
+        let now_s = now_s();
+        return lines_of(c, "MLSD", path, &mut |line| match parse_entry(line)
+            .or_else(|| parse_list_line(line, now_s))
+        {
+            Some(entry) if entry.kind.is_some() && is_plain_name(&entry.name) => take(entry),
+            _ => Ok(()),
+        });
+    }
+    // LIST takes options and patterns on many servers, so it gets no argument at all.
+    let Some(path) = path else {
+        return list_here(c, take);
+    };
+    let back = c.cwd()?;
+    c.cd(path)?;
+    let listed = list_here(c, take);
+    if !c.is_lost() {
+        c.cd(&back)?;
+    }
+    listed
+}
+
+fn list_here(c: &mut Connection, take: &mut Take) -> Result<(), Error> {
+    let now_s = now_s();
+    lines_of(
+        c,
+        "LIST",
+        None,
+        &mut |line| match parse_list_line(line, now_s) {
+            Some(entry) if is_plain_name(&entry.name) => take(entry),
+            _ => Ok(()),
+        },
+    )
+}
+
+fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Runs a listing verb and hands on the lines of its data connection.
+fn lines_of(
+    c: &mut Connection,
+    verb: &str,
+    path: Option<&[u8]>,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let data = data::open(c)?;
+    c.send(verb, path)?;
+    go_ahead(c)?;
+    let mut held: Vec<u8> = Vec::new();
+    let mut each_line = |held: &mut Vec<u8>| {
+        let mut from = 0;
+        while let Some(at) = memchr::memchr(b'\n', &held[from..]) {
+            let line = &held[from..from + at];
+            take(line.strip_suffix(b"\r").unwrap_or(line))?;
+            from += at + 1;
+        }
+        held.drain(..from);
+        match held.len() > ENTRY_BYTES_MAX {
+            true => Err(Error::broken("a line of the listing never ends")),
+            false => Ok(()),
+        }
+    };
+    let mut drained = drain(c, &data, &mut |chunk| {
+        held.extend_from_slice(chunk);
+        each_line(&mut held)
+    });
+    if drained.is_ok() && !held.is_empty() {
+        held.push(b'\n');
+        drained = each_line(&mut held);
+    }
+    drop(data);
+    match drained {
+        Ok(()) => c.read_reply()?.success().map(|_| ()),
+        Err(error) => {
+            if error.code.is_none() && !c.is_lost() {
+                let _ = c.read_reply();
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What the server knows about one path; `None`: nothing is there, or it does not say.
+///
+/// # Errors
+/// The connection broke.
+pub fn stat(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
+    if c.features.mlst {
+        let reply = c.command("MLST", Some(path))?;
+        if !reply.is_success() {
+            return Ok(None);
+        }
+        let middle = reply.lines.get(1).filter(|_| reply.lines.len() >= 3);
+        let entry = middle.and_then(|line| parse_entry(line.strip_prefix(b" ").unwrap_or(line)));
+        let Some(mut entry) = entry else {
+            return Err(Error::broken(format!(
+                "cannot read the reply to MLST: {reply}"
+            )));
+        };
+        // "The directory itself" (cdir) is what a stat of "." or of the working directory gives.
+        entry.kind = entry.kind.or(Some(Kind::Dir));
+        entry.name = path.to_vec();
+        return Ok(Some(entry));
+    }
+    let mut entry = Listed {
+        name: path.to_vec(),
+        kind: Some(Kind::File),
+        size: None,
+        modify_s: None,
+        mode: None,
+        target: None,
+        incomplete: false,
+    };
+    c.binary()?;
+    entry.size = size_of(&c.command("SIZE", Some(path))?);
+    if entry.size.is_some() {
+        entry.modify_s = modification(&c.command("MDTM", Some(path))?);
+        return Ok(Some(entry));
+    }
+    let back = c.cwd()?;
+    match c.cd(path) {
+        Ok(()) => {
+            c.cd(&back)?;
+            entry.kind = Some(Kind::Dir);
+            Ok(Some(entry))
+        }
+        Err(error) if error.code.is_some() && !c.is_lost() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether `path` is a directory.
+///
+/// # Errors
+/// The connection broke.
+pub fn is_dir(c: &mut Connection, path: &[u8]) -> Result<bool, Error> {
+    Ok(stat(c, path)?.is_some_and(|entry| entry.kind == Some(Kind::Dir)))
+}
+
+/// Everything below a directory, each directory before what is in it; names are paths relative to
+/// it. Links are not followed. Returns how many entries the server left out.
+///
+/// # Errors
+/// The server refuses, the transfer breaks, or `take` fails.
+pub fn tree(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<u64, Error> {
+    match c.features.tree {
+        true => tree_inline(c, path, take),
+        false => walk(c, path, take),
+    }
+}
+
+fn tree_inline(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<u64, Error> {
+    c.send("TREE", path)?;
+    let mut is_first = true;
+    loop {
+        match c.read_line_of_reply()? {
+            Line::Middle(_) if is_first => is_first = false,
+            Line::Middle(line) => {
+                let entry = parse_entry(line.strip_prefix(b" ").unwrap_or(&line));
+                if let Some(mut entry) = entry {
+                    entry.name = c.name_in_reply(&entry.name);
+                    // The rest of a tree of any size is not worth reading for nobody.
+                    take(entry).inspect_err(|_| c.give_up())?;
+                }
+            }
+            Line::End(code, text) => {
+                let reply = super::connection::Reply {
+                    code,
+                    lines: vec![text],
+                };
+                if code == 421 {
+                    c.give_up();
+                }
+                return Ok(left_out(reply.success()?.text()));
+            }
+        }
+    }
+}
+
+/// The 2 of `41 entries, 2 left out.`
+fn left_out(text: &[u8]) -> u64 {
+    let words: Vec<&[u8]> = text.split(|&b| b == b' ').collect();
+    words
+        .windows(2)
+        .find(|pair| pair[1] == b"left")
+        .and_then(|pair| number(pair[0]))
+        .unwrap_or(0)
+}
+
+/// Directory by directory. A directory that cannot be read counts as left out.
+fn walk(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<u64, Error> {
+    let mut pending: Vec<Vec<u8>> = vec![Vec::new()];
+    let mut left_out = 0;
+    while let Some(relative) = pending.pop() {
+        let whole = match path {
+            Some(path) => joined(path, &relative),
+            None => relative.clone(),
+        };
+        let mut local_failure = false;
+        let listed = list(
+            c,
+            Some(&whole).filter(|p| !p.is_empty()).map(|p| &**p),
+            &mut |mut entry| {
+                entry.name = joined(&relative, &entry.name);
+                if entry.kind == Some(Kind::Dir) {
+                    let fits = entry.name.len() <= WALK_PATH_BYTES_MAX;
+                    if !fits || pending.len() >= PENDING_DIRS_MAX {
+                        return Err(Error::broken("the tree of this server never ends"));
+                    }
+                    pending.push(entry.name.clone());
+                }
+                take(entry).inspect_err(|_| local_failure = true)
+            },
+        );
+        match listed {
+            Ok(()) => {}
+            Err(e)
+                if e.code.is_some() && !c.is_lost() && !local_failure && !relative.is_empty() =>
+            {
+                left_out += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(left_out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_of_tree() {
+        assert_eq!(left_out(b"41 entries."), 0);
+        assert_eq!(left_out(b"41 entries, 2 left out."), 2);
+        assert_eq!(left_out(b"left out"), 0);
+    }
+}

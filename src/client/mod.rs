@@ -1,0 +1,165 @@
+//! The client: a small blocking one, for any FTP server.
+//!
+//! In reading order: [`error`] is what can go wrong, with the exit codes; [`server`] the address;
+//! [`connection`] the control connection; [`data`] the second one, where it must be; [`transfer`]
+//! one file in either direction; [`listing`] directories; [`local`] the files of this machine;
+//! [`progress`] the bar; [`commands`] what the user can ask for; [`prompt`] the same line by line.
+//!
+//! It knows the wire format (`proto`) and nothing of how `hauld` works inside. It has one thread
+//! and no event loop: each wait is one blocking call with a timeout. It believes a server nothing
+//! that it can check, and it prints nothing of what a server says without escaping it.
+
+pub mod commands;
+pub mod connection;
+pub mod data;
+pub mod error;
+pub mod listing;
+pub mod local;
+pub mod progress;
+pub mod prompt;
+pub mod server;
+pub mod transfer;
+
+use std::io::{IsTerminal, stderr};
+use std::time::Duration;
+
+pub use commands::Command;
+pub use error::{Error, Exit};
+pub use server::Server;
+
+use connection::Connection;
+use error::shown;
+use server::Secret;
+
+/// How the client behaves, whatever it is asked for.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The longest wait in every state of the network.
+    pub timeout: Duration,
+    /// Show the dialogue.
+    pub verbose: bool,
+    /// Only errors.
+    pub quiet: bool,
+    /// A password may cross a network in clear.
+    pub insecure_plaintext: bool,
+    /// From the environment; the URL's comes first.
+    pub password: Option<Secret>,
+}
+
+/// A server, and the connection to it while there is one. Connecting happens when it is needed.
+pub struct Client {
+    server: Server,
+    settings: Settings,
+    connection: Option<Connection>,
+    /// Asked for once, kept for reconnecting.
+    asked: Option<Secret>,
+    /// The directory to return to behind a reconnection.
+    directory: Option<Vec<u8>>,
+    /// Standard input carries commands, so it cannot be a file.
+    pub is_prompt: bool,
+}
+
+impl Client {
+    /// Nothing is sent yet.
+    pub fn new(server: Server, settings: Settings) -> Client {
+        Client {
+            server,
+            settings,
+            connection: None,
+            asked: None,
+            directory: None,
+            is_prompt: false,
+        }
+    }
+
+    /// Who is connected to what, for people.
+    pub fn description(&self) -> String {
+        let user = self.server.user.as_deref().unwrap_or(b"anonymous");
+        format!("{} as {}", self.server, shown(user))
+    }
+
+    /// Whether to print more than errors.
+    pub fn is_quiet(&self) -> bool {
+        self.settings.quiet
+    }
+
+    /// The connection, logged in; made anew if it was lost.
+    ///
+    /// # Errors
+    /// No connection, or no login.
+    pub fn ready(&mut self) -> Result<&mut Connection, Error> {
+        let was_connected = self.connection.is_some();
+        let kept = self
+            .connection
+            .take()
+            .and_then(|mut c| (!c.is_stale()).then_some(c));
+        let connection = match kept {
+            Some(connection) => connection,
+            None => {
+                if was_connected && !self.settings.quiet {
+                    eprintln!("haul: the connection was lost; connecting again");
+                }
+                self.connect()?
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// The connection if there is one and it can be used.
+    pub fn is_connected(&self) -> bool {
+        self.connection.as_ref().is_some_and(|c| !c.is_lost())
+    }
+
+    /// Remembers the working directory for a reconnection.
+    pub fn remember_directory(&mut self, path: Vec<u8>) {
+        self.directory = Some(path);
+    }
+
+    /// Says goodbye.
+    pub fn quit(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.quit();
+        }
+    }
+
+    fn connect(&mut self) -> Result<Connection, Error> {
+        let Settings {
+            timeout, verbose, ..
+        } = self.settings;
+        let mut c = Connection::open(&self.server, timeout, verbose)?;
+        match self.server.user.clone() {
+            None => c.login(b"anonymous", || Ok(b"haul@".to_vec()))?,
+            Some(user) => {
+                if !c.peer().is_loopback() && !self.settings.insecure_plaintext {
+                    return Err(Error::new(
+                        Exit::Trust,
+                        "a password is not sent in clear to another machine, and this version \
+                         has no TLS yet; --insecure-plaintext sends it all the same",
+                    ));
+                }
+                c.login(&user, || self.password(&user))?;
+            }
+        }
+        if let Some(directory) = &self.directory {
+            c.cd(directory)?;
+        }
+        Ok(c)
+    }
+
+    fn password(&mut self, user: &[u8]) -> Result<Vec<u8>, Error> {
+        let known = [&self.server.password, &self.settings.password, &self.asked];
+        if let Some(secret) = known.into_iter().flatten().next() {
+            return Ok(secret.reveal().to_vec());
+        }
+        let none = || {
+            Error::usage("the server wants a password; set HAUL_PASSWORD or write it in --server")
+        };
+        if !stderr().is_terminal() {
+            return Err(none());
+        }
+        let question = format!("Password of {} on {}: ", shown(user), self.server);
+        let typed = rpassword::prompt_password(question).map_err(|_| none())?;
+        let secret = Secret::new(typed.into_bytes())?;
+        Ok(self.asked.insert(secret).reveal().to_vec())
+    }
+}

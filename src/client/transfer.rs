@@ -1,0 +1,475 @@
+//! Moving one file: by UPLOAD and DOWNLOAD where the server has them, otherwise by STOR and RETR.
+//!
+//! The way is chosen in one place for each direction. Nothing here knows where bytes come from or
+//! go to on this machine; lengths that the server states are checked against what arrived.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use crate::proto::line::number;
+use crate::proto::time;
+use crate::proto::upload::{IMMEDIATE_BYTES_MAX, UploadFacts, first_word};
+
+use super::connection::{Connection, Reply};
+use super::data::{self, Sent};
+use super::error::{Error, plain};
+use super::local::spooled;
+use super::progress::Progress;
+
+/// Bytes moved at a time.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What a download brought, beside the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Downloaded {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Last modification, seconds since 1970, if the server says it.
+    pub modify_s: Option<i64>,
+}
+
+/// Brings the remote file `path` to `sink`.
+///
+/// # Errors
+/// The server refuses, the transfer breaks or is short, or the sink fails.
+pub fn download(
+    c: &mut Connection,
+    path: &[u8],
+    sink: &mut dyn Write,
+    progress: &mut Progress,
+) -> Result<Downloaded, Error> {
+    match c.features.download {
+        true => download_inline(c, path, sink, progress),
+        false => retrieve(c, path, sink, progress),
+    }
+}
+
+/// DOWNLOAD; the question for the time travels with it, so that it costs no round trip.
+fn download_inline(
+    c: &mut Connection,
+    path: &[u8],
+    sink: &mut dyn Write,
+    progress: &mut Progress,
+) -> Result<Downloaded, Error> {
+    let mut lines = Vec::new();
+    if c.features.mdtm {
+        lines = c.line("MDTM", Some(path))?;
+    }
+    lines.extend(c.line("DOWNLOAD", Some(path))?);
+    c.send_raw(&lines)?;
+    let modify_s = match c.features.mdtm {
+        true => modification(&c.read_reply()?),
+        false => None,
+    };
+    let reply = go_ahead(c)?;
+    let announced = reply.text().split(|&b| b == b' ').next().and_then(number);
+    let Some(bytes) = announced else {
+        return Err(c.nonsense(&format!("no length for a DOWNLOAD ({reply})")));
+    };
+    progress.expect(bytes);
+    let moved = body(c, bytes, sink, progress);
+    if moved.is_err() {
+        // Whatever failed, the rest of the body is still on its way.
+        c.give_up();
+    }
+    moved?;
+    c.read_reply()?.success()?;
+    Ok(Downloaded { bytes, modify_s })
+}
+
+fn body(
+    c: &mut Connection,
+    bytes: u64,
+    sink: &mut dyn Write,
+    progress: &mut Progress,
+) -> Result<(), Error> {
+    let mut left = bytes;
+    let held = c.take_held(left);
+    sink.write_all(&held).map_err(|e| Error::local(&e))?;
+    left -= held.len() as u64;
+    progress.advance(held.len());
+    let timeout = Some(c.timeout());
+    let wait = c.stream().set_read_timeout(timeout);
+    wait.map_err(|e| Error::broken(plain(&e)))?;
+    let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(left).unwrap_or(CHUNK_BYTES))];
+    while left > 0 {
+        let window = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let n = match c.stream().read(&mut buffer[..window]) {
+            Ok(0) => {
+                return Err(Error::broken(format!(
+                    "the connection ended after {} of {bytes} bytes",
+                    bytes - left
+                )));
+            }
+            Ok(n) => n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) if super::connection::timed_out(&e) => return Err(c.stalled("sent nothing")),
+            Err(e) => {
+                return Err(Error::broken(format!(
+                    "the connection broke: {}",
+                    plain(&e)
+                )));
+            }
+        };
+        sink.write_all(&buffer[..n]).map_err(|e| Error::local(&e))?;
+        left -= n as u64;
+        progress.advance(n);
+    }
+    Ok(())
+}
+
+/// RETR over a data connection.
+fn retrieve(
+    c: &mut Connection,
+    path: &[u8],
+    sink: &mut dyn Write,
+    progress: &mut Progress,
+) -> Result<Downloaded, Error> {
+    c.binary()?;
+    let size = match c.features.size {
+        true => size_of(&c.command("SIZE", Some(path))?),
+        false => None,
+    };
+    let modify_s = match c.features.mdtm {
+        true => modification(&c.command("MDTM", Some(path))?),
+        false => None,
+    };
+    let data = data::open(c)?;
+    c.send("RETR", Some(path))?;
+    let reply = go_ahead(c)?;
+    let announced = length_in_150(reply.text()).or(size);
+    if let Some(bytes) = announced {
+        progress.expect(bytes);
+    }
+    let mut bytes = 0u64;
+    let moved = drain(c, &data, &mut |chunk| {
+        bytes += chunk.len() as u64;
+        progress.advance(chunk.len());
+        sink.write_all(chunk).map_err(|e| Error::local(&e))
+    });
+    drop(data);
+    match (moved, announced) {
+        (Err(error), _) => {
+            if error.code.is_none() && !c.is_lost() {
+                // The sink failed: the server's 426 for the cut transfer is still to come.
+                let _ = c.read_reply();
+            }
+            Err(error)
+        }
+        (Ok(()), Some(announced)) if announced != bytes => {
+            let said = c.read_reply()?.success();
+            said.and(Err(Error::broken(format!(
+                "the transfer ended after {bytes} of {announced} bytes"
+            ))))
+        }
+        (Ok(()), _) => {
+            c.read_reply()?.success()?;
+            Ok(Downloaded { bytes, modify_s })
+        }
+    }
+}
+
+/// Reads a data connection to its end.
+///
+/// # Errors
+/// It breaks, or `take` fails.
+pub fn drain(
+    c: &mut Connection,
+    data: &TcpStream,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        match data::receive(c, data, &mut buffer)? {
+            0 => return Ok(()),
+            n => take(&buffer[..n])?,
+        }
+    }
+}
+
+/// The 1xx reply before a body.
+///
+/// # Errors
+/// A refusal, or a success where nothing was moved yet.
+pub fn go_ahead(c: &mut Connection) -> Result<Reply, Error> {
+    let reply = c.read_reply()?;
+    match reply.code {
+        100..200 => Ok(reply),
+        200..300 => Err(c.nonsense(&format!("a final reply before the transfer ({reply})"))),
+        _ => Err(Error::refused(&reply)),
+    }
+}
+
+/// The reply that ends a transfer.
+fn outcome(c: &mut Connection, reply: Reply) -> Result<(), Error> {
+    if reply.is_preliminary() {
+        return Err(c.nonsense(&format!("a second go-ahead ({reply})")));
+    }
+    reply.success().map(|_| ())
+}
+
+/// The n of `... (n bytes).` at the end of a 150.
+fn length_in_150(text: &[u8]) -> Option<u64> {
+    let text = text.trim_ascii_end();
+    let text = text.strip_suffix(b".").unwrap_or(text);
+    let text = text.strip_suffix(b" bytes)")?;
+    let digits = text.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let (before, digits) = text.split_at(text.len() - digits);
+    before.ends_with(b"(").then(|| number(digits)).flatten()
+}
+
+/// The time in a reply to MDTM.
+pub fn modification(reply: &Reply) -> Option<i64> {
+    (reply.code == 213).then(|| time::parse_14(reply.text().trim_ascii()))?
+}
+
+/// The number in a reply to SIZE.
+pub fn size_of(reply: &Reply) -> Option<u64> {
+    (reply.code == 213).then(|| number(reply.text().trim_ascii()))?
+}
+
+/// Sends a file of `bytes` bytes as `path`; `facts` hold for it as far as the server takes them.
+///
+/// # Errors
+/// The server refuses, the transfer breaks, or the source fails or is shorter.
+pub fn upload(
+    c: &mut Connection,
+    path: &[u8],
+    source: &mut dyn Read,
+    bytes: u64,
+    facts: UploadFacts,
+    progress: &mut Progress,
+) -> Result<(), Error> {
+    progress.expect(bytes);
+    match c.features.upload {
+        Some(_) if bytes <= IMMEDIATE_BYTES_MAX => {
+            let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+            let read = source.take(bytes).read_to_end(&mut content);
+            read.map_err(|e| Error::local(&e))?;
+            upload_immediate(c, path, &content, facts, progress)
+        }
+        Some(_) => upload_waiting(c, path, source, bytes, facts, progress),
+        None => {
+            let data = data::open_binary(c)?;
+            let sent = store(c, data, path, source, progress)?;
+            let said = match c.features.size {
+                true => size_of(&c.command("SIZE", Some(path))?),
+                false => None,
+            };
+            if let Some(there) = said.filter(|&there| there != sent) {
+                return Err(Error::broken(format!(
+                    "{sent} bytes were sent, but the server has {there}"
+                )));
+            }
+            if let Some(seconds) = facts.modify_s.filter(|_| c.features.mfmt) {
+                // A server may refuse to set times; the content is what was asked for.
+                let time = String::from_utf8_lossy(&time::text_14(seconds)).into_owned();
+                c.command(&format!("MFMT {time}"), Some(path))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Sends what comes from `source`, whose length is not known. Returns the number of bytes.
+///
+/// # Errors
+/// As [`upload`].
+pub fn upload_stream(
+    c: &mut Connection,
+    path: &[u8],
+    source: &mut dyn Read,
+    progress: &mut Progress,
+) -> Result<u64, Error> {
+    let mut head = Vec::new();
+    if c.features.upload.is_some() {
+        let read = source.take(IMMEDIATE_BYTES_MAX + 1).read_to_end(&mut head);
+        read.map_err(|e| Error::local(&e))?;
+        if head.len() as u64 <= IMMEDIATE_BYTES_MAX {
+            upload_immediate(c, path, &head, UploadFacts::default(), progress)?;
+            return Ok(head.len() as u64);
+        }
+    }
+    let mut whole = head.as_slice().chain(source);
+    match data::open_binary(c) {
+        Ok(data) => store(c, data, path, &mut whole, progress),
+        Err(_) if c.features.upload.is_some() && !c.is_lost() => {
+            let (mut spool, bytes) = spooled(&mut whole)?;
+            upload_waiting(c, path, &mut spool, bytes, UploadFacts::default(), progress)?;
+            Ok(bytes)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The first word and the path of an UPLOAD, with the facts that this server takes.
+fn upload_line(
+    c: &Connection,
+    path: &[u8],
+    bytes: u64,
+    immediate: bool,
+    facts: UploadFacts,
+) -> Result<Vec<u8>, Error> {
+    let takes = c.features.upload.unwrap_or_default();
+    let facts = UploadFacts {
+        modify_s: facts.modify_s.filter(|_| takes.modify),
+        mode: facts.mode.filter(|_| takes.mode),
+        sha256: None,
+    };
+    c.line(
+        &format!("UPLOAD {}", first_word(bytes, immediate, &facts)),
+        Some(path),
+    )
+}
+
+fn upload_immediate(
+    c: &mut Connection,
+    path: &[u8],
+    content: &[u8],
+    facts: UploadFacts,
+    progress: &mut Progress,
+) -> Result<(), Error> {
+    let mut message = upload_line(c, path, content.len() as u64, true, facts)?;
+    message.extend_from_slice(content);
+    let reply = match data::send(c, None, &message)? {
+        Sent::All => c.read_reply()?,
+        Sent::Answered(reply) => {
+            c.give_up();
+            return Err(early(c, &reply));
+        }
+    };
+    progress.advance(content.len());
+    outcome(c, reply)
+}
+
+fn upload_waiting(
+    c: &mut Connection,
+    path: &[u8],
+    source: &mut dyn Read,
+    bytes: u64,
+    facts: UploadFacts,
+    progress: &mut Progress,
+) -> Result<(), Error> {
+    let line = upload_line(c, path, bytes, false, facts)?;
+    c.send_raw(&line)?;
+    go_ahead(c)?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut left = bytes;
+    while left > 0 {
+        let window = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let n = match read_some(source, &mut buffer[..window]) {
+            Ok(0) => {
+                c.give_up();
+                return Err(Error::new(
+                    super::error::Exit::Local,
+                    "the file became shorter while it was being sent",
+                ));
+            }
+            Ok(n) => n,
+            Err(error) => {
+                c.give_up();
+                return Err(error);
+            }
+        };
+        if let Sent::Answered(reply) = data::send(c, None, &buffer[..n])? {
+            c.give_up();
+            return Err(early(c, &reply));
+        }
+        left -= n as u64;
+        progress.advance(n);
+    }
+    let reply = c.read_reply()?;
+    outcome(c, reply)
+}
+
+/// STOR over a data connection. Returns the number of bytes.
+fn store(
+    c: &mut Connection,
+    data: TcpStream,
+    path: &[u8],
+    source: &mut dyn Read,
+    progress: &mut Progress,
+) -> Result<u64, Error> {
+    c.send("STOR", Some(path))?;
+    go_ahead(c)?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut bytes = 0u64;
+    loop {
+        let n = match read_some(source, &mut buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(error) => {
+                // To a server an orderly end means a complete file, so this must not be one.
+                let _ = socket2::SockRef::from(&data).set_linger(Some(Duration::ZERO));
+                drop(data);
+                let _ = c.read_reply();
+                return Err(error);
+            }
+        };
+        if let Sent::Answered(reply) = data::send(c, Some(&data), &buffer[..n])? {
+            return Err(early(c, &reply));
+        }
+        bytes += n as u64;
+        progress.advance(n);
+    }
+    let _ = data.shutdown(Shutdown::Write);
+    let reply = c.read_reply()?;
+    drop(data);
+    outcome(c, reply)?;
+    Ok(bytes)
+}
+
+/// A final reply before all bytes were sent.
+fn early(c: &mut Connection, reply: &Reply) -> Error {
+    match reply.code {
+        400.. => Error::refused(reply),
+        _ => c.nonsense(&format!("a reply before all bytes were sent ({reply})")),
+    }
+}
+
+fn read_some(source: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, Error> {
+    loop {
+        match source.read(buffer) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read.map_err(|e| Error::local(&e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_read_only_where_servers_write_them() {
+        let check = |text: &str, expected| {
+            assert_eq!(length_in_150(text.as_bytes()), expected, "{text}");
+        };
+        check("Opening data connection (4096 bytes).", Some(4096));
+        check(
+            "Opening BINARY mode data connection for a (0 bytes)",
+            Some(0),
+        );
+        check("4.0 kbytes to download", None);
+        check("Opening for a (5 bytes).txt", None);
+        check("Opening (x5 bytes).", None);
+        check("Opening ( bytes).", None);
+        check("5 bytes)", None);
+        check("", None);
+    }
+
+    #[test]
+    fn sizes_and_times() {
+        assert_eq!(size_of(&Reply::of(213, "17 ")), Some(17));
+        assert_eq!(size_of(&Reply::of(213, "-1")), None);
+        assert_eq!(size_of(&Reply::of(550, "17")), None);
+        let noon = Reply::of(213, "20260131120000");
+        assert_eq!(modification(&noon), Some(1_769_860_800));
+        assert_eq!(modification(&Reply::of(213, "x")), None);
+    }
+}
