@@ -563,7 +563,7 @@ fn stat(client: &mut Client, path: &[u8]) -> Result<(), Error> {
     if let Some(target) = &entry.target {
         text.push_str(&format!(" to {}", shown(target)));
     }
-    if let Some(size) = entry.size {
+    if let Some(size) = entry.size.filter(|_| entry.kind != Some(Kind::Dir)) {
         text.push_str(&format!(", {size} bytes"));
     }
     if let Some(seconds) = entry.modify_s {

@@ -236,10 +236,10 @@ mod tests {
             "late",
         );
         check(
-            "-rw-r--r--   1 ftp 17 Feb  1 12:00 no group",
+            "-rw-r--r--   1 ftp 17 Feb  2 12:00 no group",
             File,
             Some(17),
-            "20250201120000",
+            "20250202120000",
             "no group",
         );
         check(

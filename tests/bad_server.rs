@@ -1,0 +1,944 @@
+//! `haul` against servers that lie, stall and babble. Each server is a script on a thread; the
+//! names carry the ids of the checks they are.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Whatever a test waits for, it does not wait longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+const OWN_VERBS: &[&str] = &["DOWNLOAD", "TREE", "UPLOAD modify;unix.mode;sha256;"];
+
+// -- the scripted server
+
+/// One client's control connection, from the server's side.
+struct Talk {
+    control: BufReader<TcpStream>,
+    heard: Vec<String>,
+}
+
+impl Talk {
+    fn say(&mut self, text: &str) {
+        self.say_bytes(format!("{text}\r\n").as_bytes());
+    }
+
+    /// A client that has given up may not be listening any more.
+    fn say_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.control.get_mut().write_all(bytes).is_ok()
+    }
+
+    /// The next line; empty at the end.
+    fn hear(&mut self) -> String {
+        let mut line = Vec::new();
+        let _ = self.control.read_until(b'\n', &mut line);
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if !line.is_empty() {
+            self.heard.push(line.clone());
+        }
+        line
+    }
+
+    #[track_caller]
+    fn expect(&mut self, beginning: &str) -> String {
+        let line = self.hear();
+        assert!(line.starts_with(beginning), "{line:?} is not {beginning:?}");
+        line
+    }
+
+    #[track_caller]
+    fn answer(&mut self, beginning: &str, reply: &str) {
+        self.expect(beginning);
+        self.say(reply);
+    }
+
+    fn login(&mut self, features: &[&str]) {
+        self.say("220 ready");
+        self.answer("USER anonymous", "331 password");
+        self.answer("PASS ", "230 welcome");
+        let lines: String = features.iter().map(|f| format!(" {f}\r\n")).collect();
+        self.answer("FEAT", &format!("211-Features:\r\n{lines}211 End"));
+    }
+
+    /// Answers EPSV and gives the listener that the client is sent to.
+    fn epsv(&mut self) -> TcpListener {
+        let listener = listener();
+        let port = listener.local_addr().unwrap().port();
+        self.answer("EPSV", &format!("229 Extended (|||{port}|)"));
+        listener
+    }
+
+    /// Everything up to the point where the client asks for `file` by RETR.
+    fn retr(&mut self, features: &[&str], size: Option<&str>) -> TcpStream {
+        self.login(features);
+        self.answer("TYPE I", "200 binary");
+        if let Some(size) = size {
+            self.answer("SIZE file", &format!("213 {size}"));
+        }
+        let data = self.epsv();
+        let data = data.accept().unwrap().0;
+        self.expect("RETR file");
+        data
+    }
+
+    fn body(&mut self, bytes: usize) -> Vec<u8> {
+        let mut body = vec![0; bytes];
+        self.control.read_exact(&mut body).unwrap();
+        body
+    }
+
+    /// What the client still sends before it closes.
+    fn rest(&mut self) {
+        while !self.hear().is_empty() {}
+    }
+}
+
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+struct Fake {
+    address: SocketAddr,
+    thread: JoinHandle<Vec<String>>,
+}
+
+/// Serves one connection as `script` wants it.
+fn serve(script: impl FnOnce(&mut Talk) + Send + 'static) -> Fake {
+    let listener = listener();
+    let address = listener.local_addr().unwrap();
+    let thread = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut talk = Talk {
+            control: BufReader::new(stream),
+            heard: Vec::new(),
+        };
+        script(&mut talk);
+        talk.heard
+    });
+    Fake { address, thread }
+}
+
+// -- the client
+
+struct Outcome {
+    code: i32,
+    out: Vec<u8>,
+    err: String,
+    took: Duration,
+}
+
+impl Outcome {
+    #[track_caller]
+    fn check(&self, code: i32, says: &str) {
+        assert_eq!(self.code, code, "{}", self.err);
+        assert!(self.err.contains(says), "{:?} lacks {says:?}", self.err);
+    }
+}
+
+fn haul_command(address: SocketAddr, dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_haul"));
+    command
+        .current_dir(dir)
+        .env("HAUL_SERVER", address.to_string())
+        .env_remove("HAUL_PASSWORD")
+        .args(["--timeout", "5"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn finish(mut command: Command, input: &[u8]) -> Outcome {
+    let begin = Instant::now();
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().unwrap();
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input).unwrap();
+    }
+    let id = child.id();
+    let (done, watched) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let wait = watched.recv_timeout(PATIENCE * 2);
+        if wait == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let _ = Command::new("kill").arg(id.to_string()).status();
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    watchdog.join().unwrap();
+    Outcome {
+        code: output.status.code().unwrap_or(-1),
+        out: output.stdout,
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        took: begin.elapsed(),
+    }
+}
+
+fn haul(address: SocketAddr, dir: &Path, arguments: &[&str]) -> Outcome {
+    let mut command = haul_command(address, dir);
+    command.args(arguments);
+    finish(command, b"")
+}
+
+/// Runs `haul` against the script, and gives what the server heard as well.
+fn play(
+    dir: &Path,
+    arguments: &[&str],
+    script: impl FnOnce(&mut Talk) + Send + 'static,
+) -> (Outcome, Vec<String>) {
+    let fake = serve(script);
+    let outcome = haul(fake.address, dir, arguments);
+    (outcome, fake.thread.join().unwrap())
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// An incompressible-looking body.
+fn content(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at * 7 + at / 251) as u8).collect()
+}
+
+// -- L01: where data connections go
+
+#[test]
+fn l01_the_address_in_a_227_is_ignored() {
+    let dir = dir();
+    let (outcome, _) = play(dir.path(), &["download", "file"], |talk| {
+        talk.login(&[]);
+        talk.answer("TYPE I", "200 binary");
+        talk.answer("EPSV", "500 what?");
+        let data = listener();
+        let port = data.local_addr().unwrap().port();
+        let (high, low) = (port >> 8, port & 255);
+        talk.answer("PASV", &format!("227 Passive (203,0,113,7,{high},{low})."));
+        let mut data = data.accept().unwrap().0;
+        talk.answer("RETR file", "150 here");
+        data.write_all(b"content").unwrap();
+        drop(data);
+        talk.say("226 done");
+        talk.rest();
+    });
+    outcome.check(0, "");
+    assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"content");
+}
+
+#[test]
+fn l01_impossible_addresses_are_errors() {
+    let cases: &[(&str, &str)] = &[
+        ("229 (|||22|)", ""),
+        ("229 (|1|203.0.113.7|6446|)", ""),
+        ("229 nothing", ""),
+        ("500 no", "227 (127,0,0,1,0,22)"),
+        ("500 no", "227 (1,2,3,4,5,6,7)"),
+        ("500 no", "227 (1,2,3,4,5)"),
+        ("500 no", "227 (256,0,0,1,99,99)"),
+        ("500 no", "502 no"),
+    ];
+    for &(epsv, pasv) in cases {
+        let dir = dir();
+        let (outcome, heard) = play(dir.path(), &["download", "file"], move |talk| {
+            talk.login(&[]);
+            talk.answer("TYPE I", "200 binary");
+            talk.answer("EPSV", epsv);
+            if !pasv.is_empty() {
+                talk.answer("PASV", pasv);
+            }
+            talk.answer("QUIT", "221 bye");
+        });
+        assert!(
+            [6, 8].contains(&outcome.code),
+            "{epsv} {pasv}: {}",
+            outcome.err
+        );
+        assert_eq!(heard.last().map(String::as_str), Some("QUIT"));
+        assert!(names(dir.path()).is_empty());
+    }
+}
+
+// -- L02: replies that are none
+
+#[test]
+fn l02_babble_instead_of_a_greeting() {
+    for babble in [
+        "2\r\n",
+        "22\r\n",
+        "999 x\r\n",
+        "hello\r\n",
+        "220x\r\n",
+        "220 a\0b\r\n",
+        "\r\n",
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+    ] {
+        let (outcome, heard) = play(dir().path(), &["ls"], move |talk| {
+            talk.say_bytes(babble.as_bytes());
+            talk.rest();
+        });
+        outcome.check(3, "cannot connect");
+        assert!(heard.is_empty(), "{babble:?}: {heard:?}");
+    }
+}
+
+#[test]
+fn l02_an_endless_line_is_cut_short() {
+    let (outcome, _) = play(dir().path(), &["ls"], |talk| {
+        let chunk = [b'2'; 4096];
+        let taken = (0..16_384).take_while(|_| talk.say_bytes(&chunk)).count();
+        assert!(taken < 16_384, "the client took 64 MiB of one line");
+    });
+    outcome.check(3, "never ends");
+}
+
+#[test]
+fn l02_an_endless_reply_is_cut_short() {
+    let (outcome, _) = play(dir().path(), &["ls"], |talk| {
+        talk.say("220-welcome");
+        let line = b" and more\r\n".repeat(1000);
+        let taken = (0..2000).take_while(|_| talk.say_bytes(&line)).count();
+        assert!(taken < 2000, "the client took two million lines");
+    });
+    outcome.check(3, "never ends");
+}
+
+#[test]
+fn l02_a_reply_that_is_never_finished_times_out() {
+    let (outcome, _) = play(dir().path(), &["--timeout", "1", "ls"], |talk| {
+        talk.say("220-welcome");
+        // Something comes all the time, but never the end.
+        let every = Duration::from_millis(200);
+        while talk.say_bytes(b" wait\r\n") {
+            let (_, never) = std::sync::mpsc::channel::<()>();
+            let _ = never.recv_timeout(every);
+        }
+    });
+    outcome.check(3, "did not answer");
+    assert!(outcome.took < Duration::from_secs(10), "{:?}", outcome.took);
+}
+
+#[test]
+fn l02_a_tree_of_any_length_is_read() {
+    let (outcome, _) = play(dir().path(), &["tree"], |talk| {
+        talk.login(OWN_VERBS);
+        talk.answer("TREE", "250-Tree of /");
+        for at in 0..20_000 {
+            talk.say(&format!(" type=file;size=1; f{at}"));
+        }
+        talk.say("250 20001 entries, 1 left out.");
+        talk.answer("QUIT", "221 bye");
+    });
+    outcome.check(1, "1 entries are missing");
+    assert_eq!(outcome.out.iter().filter(|&&b| b == b'\n').count(), 20_000);
+}
+
+#[test]
+fn l08_control_bytes_of_the_server_are_escaped() {
+    let (outcome, _) = play(dir().path(), &["rm", "a"], |talk| {
+        talk.login(&[]);
+        talk.answer("DELE a", "550 \x1b[2Jno\x07 such \u{202e}file");
+        talk.answer("QUIT", "221 bye");
+    });
+    outcome.check(6, "\\u{1b}[2Jno\\u{7} such \\u{202e}file");
+}
+
+// -- L09: names that would be several lines
+
+#[test]
+fn l09_nothing_is_sent_for_a_name_with_a_line_break() {
+    let dir = dir();
+    fs::write(dir.path().join("ok"), "x").unwrap();
+    fs::write(dir.path().join("a\nQUIT"), "x").unwrap();
+    let cases: &[&[&str]] = &[
+        &["ls", "a\r\nDELE b"],
+        &["tree", "a\n"],
+        &["mkdir", "a\rb"],
+        &["mkdir", "fine", "a\nb"],
+        &["rm", "a\n"],
+        &["mv", "a", "b\nc"],
+        &["stat", "\n"],
+        &["download", "a\nb"],
+        &["upload", "ok", "b\nc"],
+        &["upload", "-t", "d\n", "ok"],
+        &["upload", "a\nQUIT"],
+        &["--server", "ftp://a%0d%0aDELE%20x@127.0.0.1:1", "ls"],
+        &["--server", "ftp://a:b%0a@127.0.0.1:1", "ls"],
+        &["--server", "ftp://a%00@127.0.0.1:1", "ls"],
+    ];
+    let listener = listener();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    for case in cases {
+        let outcome = haul(address, dir.path(), case);
+        outcome.check(2, "nothing was sent");
+        assert!(listener.accept().is_err(), "{case:?} connected");
+    }
+    let mut command = haul_command(address, dir.path());
+    command.env("HAUL_PASSWORD", "a\r\nDELE x").arg("ls");
+    finish(command, b"").check(2, "HAUL_PASSWORD");
+    assert!(listener.accept().is_err());
+}
+
+// -- L10: what PWD says
+
+#[test]
+fn l10_a_working_directory_is_read_safely_or_not_at_all() {
+    for (reply, code, says) in [
+        ("257 \"unclosed", 8, "cannot read the reply to PWD"),
+        ("257 /x", 8, "cannot read the reply to PWD"),
+        ("257 \"/x\rSTOR evil\"", 8, "cannot read the reply to PWD"),
+        ("257 \"/a\"b", 0, ""),
+    ] {
+        let (outcome, heard) = play(dir().path(), &["ls", "sub"], move |talk| {
+            talk.login(&[]);
+            talk.answer("PWD", reply);
+            if code == 0 {
+                talk.answer("CWD sub", "250 there");
+                let data = talk.epsv();
+                drop(data.accept().unwrap());
+                talk.answer("LIST", "150 here");
+                talk.say("226 done");
+                talk.answer("CWD /a", "250 back");
+            }
+            talk.answer("QUIT", "221 bye");
+        });
+        outcome.check(code, says);
+        assert!(heard.iter().all(|line| !line.contains("evil")), "{heard:?}");
+    }
+}
+
+// -- L11: downloads that are not whole
+
+/// RETR with the given promises, bytes and last words; the file must not appear unless `code` is 0.
+#[track_caller]
+fn retr(
+    size: Option<&'static str>,
+    go_ahead: &'static str,
+    bytes: &'static [u8],
+    last: &'static str,
+    code: i32,
+    says: &str,
+) {
+    let dir = dir();
+    fs::write(dir.path().join("file"), "old").unwrap();
+    let features: &[&str] = if size.is_some() { &["SIZE"] } else { &[] };
+    let (outcome, _) = play(dir.path(), &["download", "--force", "file"], move |talk| {
+        let mut data = talk.retr(features, size);
+        talk.say(go_ahead);
+        data.write_all(bytes).unwrap();
+        drop(data);
+        talk.say(last);
+        talk.rest();
+    });
+    outcome.check(code, says);
+    let expected = if code == 0 { bytes } else { b"old" };
+    assert_eq!(fs::read(dir.path().join("file")).unwrap(), expected);
+    assert_eq!(names(dir.path()), ["file"], "no temporary file is left");
+}
+
+#[test]
+fn l11_lengths_must_agree() {
+    let short = "after 5 of 100 bytes";
+    retr(
+        None,
+        "150 Opening (100 bytes).",
+        b"12345",
+        "226 done",
+        8,
+        short,
+    );
+    retr(Some("100"), "150 Opening", b"12345", "226 done", 8, short);
+    retr(
+        Some("3"),
+        "150 Opening",
+        b"12345",
+        "226 done",
+        8,
+        "after 5 of 3",
+    );
+    retr(
+        None,
+        "150 Opening (100 bytes).",
+        b"12345",
+        "426 cut",
+        8,
+        "426 cut",
+    );
+    retr(None, "150 Opening (5 bytes).", b"12345", "226 done", 0, "");
+    retr(Some("5"), "150 Opening", b"12345", "226 done", 0, "");
+    retr(None, "150 Opening", b"12345", "226 done", 0, "");
+}
+
+#[test]
+fn l11_the_last_word_counts_even_when_all_bytes_came() {
+    retr(
+        Some("5"),
+        "150 Opening",
+        b"12345",
+        "426 broken",
+        8,
+        "426 broken",
+    );
+    retr(
+        Some("5"),
+        "150 Opening",
+        b"12345",
+        "451 disk",
+        8,
+        "451 disk",
+    );
+    retr(
+        Some("5"),
+        "150 Opening",
+        b"12345",
+        "150 again",
+        8,
+        "150 again",
+    );
+}
+
+#[test]
+fn l11_a_226_may_come_before_the_data_ends() {
+    for (bytes, code) in [(&b"1234567890"[..], 0), (b"12345", 8)] {
+        let dir = dir();
+        let (outcome, _) = play(dir.path(), &["download", "file"], move |talk| {
+            let mut data = talk.retr(&["SIZE"], Some("10"));
+            talk.say("150 Opening\r\n226 done");
+            data.write_all(bytes).unwrap();
+            drop(data);
+            talk.rest();
+        });
+        outcome.check(code, "");
+        let expected: &[&str] = if code == 0 { &["file"] } else { &[] };
+        assert_eq!(names(dir.path()), expected);
+    }
+}
+
+#[test]
+fn l11_a_download_on_the_control_connection_that_breaks_off() {
+    let dir = dir();
+    let (outcome, _) = play(dir.path(), &["download", "file"], |talk| {
+        talk.login(OWN_VERBS);
+        talk.answer("DOWNLOAD file", "150 100 bytes follow.");
+        talk.say_bytes(b"12345");
+    });
+    outcome.check(8, "after 5 of 100 bytes");
+    assert!(names(dir.path()).is_empty());
+    for go_ahead in ["150 many bytes", "150", "226 0 bytes sent."] {
+        let (outcome, _) = play(dir.path(), &["download", "file"], move |talk| {
+            talk.login(OWN_VERBS);
+            talk.answer("DOWNLOAD file", go_ahead);
+            talk.rest();
+        });
+        outcome.check(8, "");
+        assert!(names(dir.path()).is_empty());
+    }
+}
+
+// -- L12: uploads that are refused
+
+const BIG: usize = 64 << 20;
+
+fn sparse(dir: &Path, bytes: usize) {
+    let file = fs::File::create(dir.join("big")).unwrap();
+    file.set_len(bytes as u64).unwrap();
+}
+
+#[test]
+fn l12_no_byte_of_a_body_before_the_go_ahead() {
+    for reply in ["", "550 no", "552 quota", "226 stored"] {
+        let dir = dir();
+        sparse(dir.path(), BIG);
+        let arguments = ["--timeout", "1", "upload", "big"];
+        let (outcome, heard) = play(dir.path(), &arguments, move |talk| {
+            talk.login(OWN_VERBS);
+            talk.expect(&format!("UPLOAD {BIG};modify="));
+            if !reply.is_empty() {
+                talk.say(reply);
+            }
+            let mut rest = Vec::new();
+            talk.control.read_to_end(&mut rest).unwrap();
+            assert!(
+                rest.is_empty() || rest == b"QUIT\r\n",
+                "{} bytes",
+                rest.len()
+            );
+        });
+        let (code, says) = match reply {
+            "" => (8, "did not answer"),
+            "550 no" => (6, "550 no"),
+            "552 quota" => (10, "552 quota"),
+            _ => (8, "a final reply before the transfer"),
+        };
+        outcome.check(code, says);
+        assert!(heard.last().unwrap().ends_with(" big"), "{heard:?}");
+    }
+}
+
+#[test]
+fn l12_an_early_refusal_stops_the_sending_and_is_reported() {
+    let dir = dir();
+    sparse(dir.path(), BIG);
+    let (outcome, _) = play(dir.path(), &["upload", "big"], |talk| {
+        talk.login(OWN_VERBS);
+        talk.answer("UPLOAD", "150 send");
+        talk.body(1000);
+        talk.say("452 no space left");
+        // Nothing more is read until the client has closed its side.
+        let mut rest = Vec::new();
+        let _ = talk.control.read_to_end(&mut rest);
+        assert!(rest.len() < BIG - 1000, "the client sent everything");
+    });
+    outcome.check(10, "452 no space left");
+}
+
+#[test]
+fn l12_a_refusal_behind_a_reset_is_reported() {
+    let dir = dir();
+    sparse(dir.path(), BIG);
+    let (outcome, _) = play(dir.path(), &["upload", "big"], |talk| {
+        talk.login(OWN_VERBS);
+        talk.answer("UPLOAD", "150 send");
+        talk.body(100_000);
+        talk.say("451 disk failure");
+        // Closing with unread bytes resets the connection.
+    });
+    outcome.check(8, "");
+    assert!(
+        !outcome.err.to_lowercase().contains("broken pipe"),
+        "{}",
+        outcome.err
+    );
+}
+
+#[test]
+fn l12_a_second_go_ahead_is_no_success() {
+    let dir = dir();
+    fs::write(dir.path().join("a"), "12345").unwrap();
+    let (outcome, _) = play(dir.path(), &["upload", "a"], |talk| {
+        talk.login(OWN_VERBS);
+        talk.expect("UPLOAD 5+;modify=");
+        assert_eq!(talk.body(5), b"12345");
+        talk.say("150 go on\r\n150 go on");
+        talk.rest();
+    });
+    outcome.check(8, "second go-ahead");
+}
+
+#[test]
+fn l12_a_refused_small_upload_keeps_the_connection() {
+    let dir = dir();
+    fs::write(dir.path().join("a"), "12345").unwrap();
+    fs::write(dir.path().join("b"), content(1 << 20)).unwrap();
+    let (outcome, heard) = play(dir.path(), &["upload", "a", "b", "d/"], |talk| {
+        talk.login(OWN_VERBS);
+        talk.expect("UPLOAD 5+;modify=");
+        talk.body(5);
+        talk.say("553 bad name");
+        talk.expect("UPLOAD 1048576+;modify=");
+        assert_eq!(talk.body(1 << 20), content(1 << 20));
+        talk.say("226 1048576 bytes stored.");
+        talk.answer("QUIT", "221 bye");
+    });
+    outcome.check(1, "553 bad name");
+    assert_eq!(outcome.out, b"uploaded b to d/b (1048576 bytes)\n");
+    assert_eq!(heard.last().map(String::as_str), Some("QUIT"));
+}
+
+#[test]
+fn l12_a_server_without_upload_never_gets_a_body_on_the_control_connection() {
+    let dir = dir();
+    sparse(dir.path(), BIG);
+    let (outcome, heard) = play(dir.path(), &["upload", "big"], |talk| {
+        talk.login(&["SIZE"]);
+        talk.answer("TYPE I", "200 binary");
+        let data = talk.epsv();
+        let mut data = data.accept().unwrap().0;
+        talk.answer("STOR big", "150 send");
+        data.read_exact(&mut [0; 1000]).unwrap();
+        talk.say("452 no space left");
+        talk.answer("QUIT", "221 bye");
+    });
+    outcome.check(10, "452 no space left");
+    assert_eq!(heard.last().map(String::as_str), Some("QUIT"), "{heard:?}");
+}
+
+#[test]
+fn l12_a_stored_file_of_another_size_is_an_error() {
+    let dir = dir();
+    fs::write(dir.path().join("a"), "12345").unwrap();
+    let (outcome, _) = play(dir.path(), &["upload", "a"], |talk| {
+        talk.login(&["SIZE"]);
+        talk.answer("TYPE I", "200 binary");
+        let data = talk.epsv();
+        let mut data = data.accept().unwrap().0;
+        talk.answer("STOR a", "150 send");
+        data.read_to_end(&mut Vec::new()).unwrap();
+        talk.say("226 fine");
+        talk.answer("SIZE a", "213 4");
+        talk.answer("QUIT", "221 bye");
+    });
+    outcome.check(8, "5 bytes were sent, but the server has 4");
+}
+
+#[test]
+fn standard_input_without_a_second_connection_is_spooled() {
+    let fake = serve(|talk| {
+        talk.login(OWN_VERBS);
+        talk.answer("TYPE I", "200 binary");
+        talk.answer("EPSV", "500 no");
+        talk.answer("PASV", "425 no ports");
+        talk.expect(&format!("UPLOAD {} x", 2 << 20));
+        talk.say("150 send");
+        assert_eq!(talk.body(2 << 20), content(2 << 20));
+        talk.say("226 stored");
+        talk.answer("QUIT", "221 bye");
+    });
+    let mut command = haul_command(fake.address, dir().path());
+    command.args(["upload", "-", "x"]).current_dir("/");
+    finish(command, &content(2 << 20)).check(0, "");
+    fake.thread.join().unwrap();
+}
+
+// -- L14: servers that fall silent
+
+#[test]
+fn l14_silence_in_each_state_has_an_end() {
+    type Script = fn(&mut Talk);
+    let cases: &[(&str, i32, Script)] = &[
+        ("greeting", 3, |_| {}),
+        ("user", 8, |talk| talk.say("220 ready")),
+        ("type", 8, |talk| talk.login(&[])),
+        ("epsv", 8, |talk| {
+            talk.login(&[]);
+            talk.answer("TYPE I", "200 binary");
+        }),
+        ("download", 8, |talk| {
+            talk.login(OWN_VERBS);
+            talk.answer("DOWNLOAD file", "150 10 bytes follow.");
+            talk.say_bytes(b"12345");
+        }),
+        ("last word", 8, |talk| {
+            drop(talk.retr(&[], None));
+            talk.say("150 here");
+        }),
+    ];
+    for (state, code, script) in cases {
+        let dir = dir();
+        let script = *script;
+        let (outcome, _) = play(
+            dir.path(),
+            &["--timeout", "1", "download", "file"],
+            move |talk| {
+                script(talk);
+                talk.rest();
+            },
+        );
+        outcome.check(*code, "for 1 s (--timeout)");
+        assert!(
+            outcome.took < Duration::from_secs(10),
+            "{state}: {:?}",
+            outcome.took
+        );
+        assert!(names(dir.path()).is_empty(), "{state}");
+    }
+}
+
+#[test]
+fn l14_a_silent_data_connection_has_an_end() {
+    let dir = dir();
+    let (outcome, _) = play(
+        dir.path(),
+        &["--timeout", "1", "download", "file"],
+        |talk| {
+            let mut data = talk.retr(&["SIZE"], Some("10"));
+            talk.say("150 here");
+            data.write_all(b"12345").unwrap();
+            talk.rest();
+        },
+    );
+    outcome.check(8, "sent nothing for 1 s");
+    assert!(names(dir.path()).is_empty());
+}
+
+// -- L16: local files
+
+#[test]
+fn l16_a_local_file_is_never_overwritten_unasked() {
+    let dir = dir();
+    fs::write(dir.path().join("file"), "old").unwrap();
+    fs::create_dir_all(dir.path().join("sub/file")).unwrap();
+    let listener = listener();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    for (case, says) in [
+        (&["download", "x/file"][..], "--force"),
+        (&["download", "x", "file"], "--force"),
+        (&["download", "file", "sub"], "a directory of that name"),
+        (
+            &["download", "--force", "file", "sub/"],
+            "a directory of that name",
+        ),
+        (&["download", "a", "b", "file"], "no directory"),
+        (&["download", "a", "none/"], "no directory"),
+        (&["download", "a", "none/a"], "cannot create a file there"),
+        (&["download", "a", "/dev/null"], "--force"),
+        (&["download", "--force", "a", "/dev/null"], "device"),
+        (&["upload", "none"], "No such file"),
+    ] {
+        haul(address, dir.path(), case).check(7, says);
+        assert!(listener.accept().is_err(), "{case:?} connected");
+    }
+    haul(address, dir.path(), &["upload", "sub"]).check(2, "directories is not built yet");
+    haul(address, dir.path(), &["download", "x/.."]).check(2, "no file name");
+    assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"old");
+    assert_eq!(names(dir.path()), ["file", "sub"]);
+}
+
+#[test]
+fn l16_a_full_disk_says_so() {
+    let fake = serve(|talk| {
+        talk.login(OWN_VERBS);
+        talk.answer("DOWNLOAD file", "150 5 bytes follow.");
+        talk.say_bytes(b"12345226 5 bytes sent.\r\n");
+        talk.rest();
+    });
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = haul_command(fake.address, dir().path());
+    command
+        .args(["download", "file", "-"])
+        .stdout(full)
+        .current_dir("/");
+    finish(command, b"").check(10, "no space left on this machine");
+    fake.thread.join().unwrap();
+}
+
+// -- L17: a server that says goodbye
+
+#[test]
+fn l17_a_421_at_any_point_is_one_clean_error() {
+    type Script = fn(&mut Talk);
+    let cases: &[(i32, Script)] = &[
+        (3, |talk| talk.say("421 too many")),
+        (8, |talk| {
+            talk.say("220 ready");
+            talk.answer("USER", "421 too many");
+        }),
+        (8, |talk| {
+            talk.login(&[]);
+            talk.answer("TYPE I", "421 too many");
+        }),
+        (8, |talk| {
+            drop(talk.retr(&[], None));
+            talk.say("421 too many");
+        }),
+    ];
+    for (code, script) in cases {
+        let script = *script;
+        let (outcome, _) = play(dir().path(), &["download", "file"], move |talk| {
+            script(talk);
+            talk.rest();
+        });
+        outcome.check(*code, "421 too many");
+        assert_eq!(outcome.err.lines().count(), 1, "{}", outcome.err);
+    }
+}
+
+#[test]
+fn a_login_that_is_refused_has_its_own_exit_code() {
+    let fake = serve(|talk| {
+        talk.say("220 ready");
+        talk.answer("USER me", "331 password");
+        talk.answer("PASS hush", "530 no");
+        talk.rest();
+    });
+    let server = format!("ftp://me:hush@{}", fake.address);
+    let arguments = ["--verbose", "--server", &server, "ls"];
+    let outcome = haul(fake.address, dir().path(), &arguments);
+    outcome.check(5, "530 no");
+    assert!(!outcome.err.contains("hush"), "{}", outcome.err);
+    fake.thread.join().unwrap();
+}
+
+#[test]
+fn names_are_bytes() {
+    let dir = dir();
+    let name = OsStr::from_bytes(b"a\xff\xfe \"b");
+    fs::write(dir.path().join(name), "x").unwrap();
+    let fake = serve(|talk| {
+        talk.login(OWN_VERBS);
+        let mut line = Vec::new();
+        talk.control.read_until(b'\n', &mut line).unwrap();
+        assert!(line.starts_with(b"UPLOAD 1+;"), "{line:?}");
+        assert!(
+            line.ends_with(b" a\xff\xff\xfe \"b\r\n"),
+            "FF is doubled: {line:?}"
+        );
+        talk.body(1);
+        talk.say("226 stored");
+        talk.answer("QUIT", "221 bye");
+    });
+    let mut command = haul_command(fake.address, dir.path());
+    command.arg("upload").arg(name);
+    let outcome = finish(command, b"");
+    outcome.check(0, "");
+    assert_eq!(outcome.out, b"uploaded a\\xff\\xfe \"b (1 bytes)\n");
+    fake.thread.join().unwrap();
+}
+
+#[test]
+fn a_script_of_commands_goes_on_behind_errors_and_a_lost_connection() {
+    let dir = dir();
+    fs::write(dir.path().join("a"), "12345").unwrap();
+    let listener = listener();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let accept = || Talk {
+            control: BufReader::new(listener.accept().unwrap().0),
+            heard: Vec::new(),
+        };
+        let mut talk = accept();
+        talk.login(OWN_VERBS);
+        talk.answer("DOWNLOAD none", "550 no such file");
+        talk.answer("CWD sub", "250 there");
+        talk.answer("PWD", "257 \"/sub\"");
+        talk.expect("MKD x");
+        drop(talk);
+        let mut talk = accept();
+        talk.login(OWN_VERBS);
+        talk.answer("CWD /sub", "250 there");
+        talk.expect("UPLOAD 5+;modify=");
+        talk.body(5);
+        talk.say("226 stored");
+        talk.answer("QUIT", "221 bye");
+    });
+    let script = b"DOWNLOAD none\ncd sub\nmkdir x\nUpload\na\nquit\n";
+    let outcome = finish(haul_command(address, dir.path()), script);
+    outcome.check(1, "550 no such file");
+    outcome.check(1, "the server closed the connection");
+    assert_eq!(
+        outcome.out, b"uploaded a (5 bytes)\n",
+        "no prompt is printed"
+    );
+    server.join().unwrap();
+}
