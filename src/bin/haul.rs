@@ -11,7 +11,7 @@ use haul::client::{Client, Command, Error, Exit, Server, Settings, commands, pro
 ///
 /// Without a command it shows a prompt, or reads commands from standard input.
 #[derive(Parser)]
-#[command(version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(version, after_help = AFTER_HELP, disable_help_subcommand = true, args_override_self = true)]
 struct Arguments {
     /// The server: [ftp://][user[:password]@]host[:port]; port 21 unless given
     #[arg(long, value_name = "SERVER")]

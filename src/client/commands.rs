@@ -246,6 +246,8 @@ fn upload(client: &mut Client, arguments: &Upload) -> Result<Exit, Error> {
         }
     }
     let into = match target {
+        // Standard input has no name to go under in a directory.
+        Some(_) if sources.iter().all(|s| s == "-") && arguments.target.is_none() => None,
         None => None,
         Some(dir) if arguments.target.is_some() || dir.ends_with(b"/") => Some(dir),
         Some(dir) => {

@@ -35,7 +35,11 @@ pub fn list(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<
         return lines_of(c, "MLSD", path, &mut |line| match parse_entry(line)
             .or_else(|| parse_list_line(line, now_s))
         {
-            Some(entry) if entry.kind.is_some() && is_plain_name(&entry.name) => take(entry),
+            Some(mut entry) if entry.kind.is_some() && is_plain_name(&entry.name) => {
+                // pure-ftpd says "slink:" without a target.
+                entry.target = entry.target.filter(|target| !target.is_empty());
+                take(entry)
+            }
             _ => Ok(()),
         });
     }
