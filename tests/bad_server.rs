@@ -92,9 +92,15 @@ impl Talk {
         body
     }
 
-    /// What the client still sends before it closes.
+    /// Hears what the client still sends before it closes, and says goodbye to it.
     fn rest(&mut self) {
-        while !self.hear().is_empty() {}
+        loop {
+            match self.hear().as_str() {
+                "" => return,
+                "QUIT" => self.say("221 bye"),
+                _ => {}
+            }
+        }
     }
 }
 
