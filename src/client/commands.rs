@@ -3,23 +3,17 @@
 //! The rules of `cp` for targets live here; how bytes move does not.
 
 use std::ffi::OsString;
-use std::fmt::Display;
-use std::io::{BufWriter, IsTerminal, Write, stdin, stdout};
+use std::io::{IsTerminal, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-
-use crate::proto::facts::{Kind, Listed};
-use crate::proto::time::text_14;
 
 use super::error::{Error, Exit, shown};
 use super::local::{self, Incoming, Source, bytes_of, joined, last_component, path_of};
 use super::progress::Progress;
 use super::server::one_line;
+use super::show::{self, print};
 use super::{Client, listing, transfer};
-
-/// Listings up to this many entries are sorted; longer ones come as the server sends them.
-const SORTED_ENTRIES_MAX: usize = 100_000;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -143,8 +137,8 @@ impl Command {
         match self {
             Command::Upload(arguments) => upload(client, arguments),
             Command::Download(arguments) => download(client, arguments),
-            Command::Ls { long, path } => ls(client, *long, path.as_deref().map(bytes_of)),
-            Command::Tree { path } => tree(client, path.as_deref().map(bytes_of)),
+            Command::Ls { long, path } => show::ls(client, *long, path.as_deref().map(bytes_of)),
+            Command::Tree { path } => show::tree(client, path.as_deref().map(bytes_of)),
             Command::Mkdir { paths } => {
                 each(client, "make the directory", paths, |client, path| {
                     client.ready()?.command("MKD", Some(path))?.success()?;
@@ -159,7 +153,7 @@ impl Command {
                 })
             }
             Command::Mv { from, to } => rename(client, bytes_of(from), bytes_of(to)),
-            Command::Stat { paths } => each(client, "stat", paths, stat),
+            Command::Stat { paths } => each(client, "stat", paths, show::stat),
         }
     }
 }
@@ -206,11 +200,6 @@ fn split_target(names: &[OsString], is_named: bool) -> (&[OsString], Option<&OsS
         Some((last, sources)) if !sources.is_empty() && !is_named => (sources, Some(last)),
         _ => (names, None),
     }
-}
-
-/// Standard output, or a sentence about it.
-fn print(text: impl Display) -> Result<(), Error> {
-    writeln!(stdout(), "{text}").map_err(|e| Error::local(&e).about("standard output"))
 }
 
 fn upload(client: &mut Client, arguments: &Upload) -> Result<Exit, Error> {
@@ -413,125 +402,6 @@ fn download_one(client: &mut Client, remote: &[u8], path: &Path, force: bool) ->
     ))
 }
 
-/// A name for standard output: escaped for a person, exact for a program.
-fn printable(name: &[u8]) -> Vec<u8> {
-    match stdout().is_terminal() {
-        true => shown(name).into_bytes(),
-        false => name.to_vec(),
-    }
-}
-
-fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Error> {
-    let what = || format!("cannot list {}", path.map_or("the directory".into(), shown));
-    let c = client.ready()?;
-    let mut out = BufWriter::new(stdout().lock());
-    let mut held: Vec<Listed> = Vec::new();
-    let mut show = |entry: &Listed| {
-        let mut line = match long {
-            true => long_form(entry).into_bytes(),
-            false => Vec::new(),
-        };
-        line.extend(printable(&entry.name));
-        match (entry.kind, &entry.target) {
-            (Some(Kind::Dir), _) => line.push(b'/'),
-            (_, Some(target)) if long => {
-                line.extend_from_slice(b" -> ");
-                line.extend(printable(target));
-            }
-            _ => {}
-        }
-        line.push(b'\n');
-        out.write_all(&line)
-            .map_err(|e| Error::local(&e).about("standard output"))
-    };
-    let listed = listing::list(c, path, &mut |entry| {
-        if held.len() < SORTED_ENTRIES_MAX {
-            held.push(entry);
-            return Ok(());
-        }
-        for entry in held.drain(..) {
-            show(&entry)?;
-        }
-        show(&entry)
-    });
-    if let Err(error) = listed {
-        // A file: its own line is what was asked for.
-        let file = match path {
-            Some(path) if error.code.is_some() && !c.is_lost() => listing::stat(c, path)?,
-            _ => None,
-        };
-        match file.filter(|entry| entry.kind != Some(Kind::Dir)) {
-            Some(entry) => held.push(entry),
-            None => return Err(error.about(what())),
-        }
-    }
-    held.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    for entry in &held {
-        show(entry)?;
-    }
-    out.flush()
-        .map_err(|e| Error::local(&e).about("standard output"))?;
-    Ok(Exit::Done)
-}
-
-/// `-rw-r--r--         4096  2026-01-31 12:00:00  `; what the server does not say is left blank.
-fn long_form(entry: &Listed) -> String {
-    let letter = match entry.kind {
-        Some(Kind::Dir) => 'd',
-        Some(Kind::Link) => 'l',
-        Some(Kind::File) => '-',
-        Some(Kind::Other) | None => '?',
-    };
-    let size = entry.size.map_or(String::new(), |size| size.to_string());
-    let time = entry.modify_s.map_or(String::new(), calendar_text);
-    format!("{letter} {size:>14}  {time:<19}  ")
-}
-
-/// `2026-01-31 12:00:00`.
-fn calendar_text(seconds: i64) -> String {
-    let digits = text_14(seconds);
-    let mut text = String::with_capacity(19);
-    for (at, &digit) in digits.iter().enumerate() {
-        match at {
-            4 | 6 => text.push('-'),
-            8 => text.push(' '),
-            10 | 12 => text.push(':'),
-            _ => {}
-        }
-        text.push(char::from(digit));
-    }
-    text
-}
-
-fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
-    let what = || format!("cannot list {}", path.map_or("the tree".into(), shown));
-    let mut out = BufWriter::new(stdout().lock());
-    let left_out = listing::tree(client.ready()?, path, &mut |entry| {
-        let mut line = printable(&entry.name);
-        if entry.kind == Some(Kind::Dir) {
-            line.push(b'/');
-        }
-        if let Some(target) = &entry.target {
-            line.extend_from_slice(b" -> ");
-            line.extend(printable(target));
-        }
-        line.push(b'\n');
-        out.write_all(&line)
-            .map_err(|e| Error::local(&e).about("standard output"))
-    });
-    out.flush()
-        .map_err(|e| Error::local(&e).about("standard output"))?;
-    match left_out.map_err(|e| e.about(what()))? {
-        0 => Ok(Exit::Done),
-        n => Err(Error::new(
-            Exit::SomeFailed,
-            format!(
-                "{n} entries are missing: the server cannot read them, or their names cannot be sent"
-            ),
-        )),
-    }
-}
-
 fn rename(client: &mut Client, from: &[u8], to: &[u8]) -> Result<Exit, Error> {
     let c = client.ready()?;
     let what = format!("cannot rename {} to {}", shown(from), shown(to));
@@ -549,30 +419,4 @@ fn rename(client: &mut Client, from: &[u8], to: &[u8]) -> Result<Exit, Error> {
         Ok(Exit::Done)
     };
     go().map_err(|e: Error| e.about(what))
-}
-
-fn stat(client: &mut Client, path: &[u8]) -> Result<(), Error> {
-    let Some(entry) = listing::stat(client.ready()?, path)? else {
-        return Err(Error::new(Exit::NotFound, "no such file or directory"));
-    };
-    let mut text = format!("{}: ", shown(path));
-    text.push_str(match entry.kind {
-        Some(Kind::File) => "file",
-        Some(Kind::Dir) => "directory",
-        Some(Kind::Link) => "link",
-        Some(Kind::Other) | None => "special",
-    });
-    if let Some(target) = &entry.target {
-        text.push_str(&format!(" to {}", shown(target)));
-    }
-    if let Some(size) = entry.size.filter(|_| entry.kind != Some(Kind::Dir)) {
-        text.push_str(&format!(", {size} bytes"));
-    }
-    if let Some(seconds) = entry.modify_s {
-        text.push_str(&format!(", modified {} UTC", calendar_text(seconds)));
-    }
-    if let Some(mode) = entry.mode {
-        text.push_str(&format!(", mode {mode:04o}"));
-    }
-    print(text)
 }

@@ -4,7 +4,6 @@
 //! of files; bodies on the control connection are moved by `transfer`, which asks here for the
 //! bytes that were already read.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use crate::proto::line::LINE_BYTES_MAX;
 use crate::proto::reply::{NotAReply, Parser, Part, unquoted};
 
 use super::error::{Error, Exit, plain, shown};
+use super::reply::{Features, Line, Reply};
 use super::server::{Server, one_line};
 
 /// The longest reply line, its end included.
@@ -21,140 +21,6 @@ const REPLY_LINE_BYTES_MAX: usize = 8192;
 const REPLY_LINES_MAX: usize = 10_000;
 /// How long a reply may take that should be there already: one behind a reset.
 const SALVAGE_TIME: Duration = Duration::from_secs(2);
-
-/// One whole reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// Three digits.
-    pub code: u16,
-    /// Texts of its lines without the codes; at least one.
-    pub lines: Vec<Vec<u8>>,
-}
-
-impl Reply {
-    /// A reply of one line.
-    pub fn of(code: u16, text: &str) -> Reply {
-        Reply {
-            code,
-            lines: vec![text.as_bytes().to_vec()],
-        }
-    }
-
-    /// The text of the last line, which is the only one of most replies.
-    pub fn text(&self) -> &[u8] {
-        self.lines.last().map_or(b"", Vec::as_slice)
-    }
-
-    /// 1xx: another reply follows.
-    pub fn is_preliminary(&self) -> bool {
-        self.code < 200
-    }
-
-    /// 2xx.
-    pub fn is_success(&self) -> bool {
-        (200..300).contains(&self.code)
-    }
-
-    /// The reply itself, if it is a success.
-    ///
-    /// # Errors
-    /// What the server said instead.
-    pub fn success(self) -> Result<Reply, Error> {
-        match self.is_success() {
-            true => Ok(self),
-            false => Err(Error::refused(&self)),
-        }
-    }
-}
-
-impl fmt::Display for Reply {
-    /// On one line, escaped, and not longer than a screen.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN_LINES_MAX: usize = 4;
-        write!(f, "{}", self.code)?;
-        for line in self.lines.iter().take(SHOWN_LINES_MAX) {
-            let text = shown(line);
-            let cut: String = text.trim().chars().take(500).collect();
-            if !cut.is_empty() {
-                write!(f, " {cut}")?;
-            }
-        }
-        if self.lines.len() > SHOWN_LINES_MAX {
-            f.write_str(" ...")?;
-        }
-        Ok(())
-    }
-}
-
-/// One line of a reply that is read line by line.
-pub enum Line {
-    /// Not the last.
-    Middle(Vec<u8>),
-    /// The last.
-    End(u16, Vec<u8>),
-}
-
-/// What FEAT lists and the client uses.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Features {
-    /// UPLOAD, with the facts it takes. A body is never sent to a server without it.
-    pub upload: Option<UploadFeature>,
-    /// DOWNLOAD.
-    pub download: bool,
-    /// TREE.
-    pub tree: bool,
-    /// MLST and MLSD.
-    pub mlst: bool,
-    /// SIZE.
-    pub size: bool,
-    /// MDTM.
-    pub mdtm: bool,
-    /// MFMT.
-    pub mfmt: bool,
-    /// UTF8.
-    pub utf8: bool,
-}
-
-/// The facts that UPLOAD takes.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct UploadFeature {
-    /// Time of last modification.
-    pub modify: bool,
-    /// Permission bits.
-    pub mode: bool,
-}
-
-impl Features {
-    /// Reads the lines of a FEAT reply.
-    pub fn parse(lines: &[Vec<u8>]) -> Features {
-        let mut features = Features::default();
-        for line in lines {
-            let line = line.trim_ascii().to_ascii_lowercase();
-            let (name, rest) = match memchr::memchr(b' ', &line) {
-                Some(at) => (&line[..at], &line[at + 1..]),
-                None => (&line[..], &b""[..]),
-            };
-            match name {
-                b"upload" => {
-                    let has = |fact: &[u8]| rest.split(|&b| b == b';').any(|f| f == fact);
-                    features.upload = Some(UploadFeature {
-                        modify: has(b"modify"),
-                        mode: has(b"unix.mode"),
-                    });
-                }
-                b"download" => features.download = true,
-                b"tree" => features.tree = true,
-                b"mlst" => features.mlst = true,
-                b"size" => features.size = true,
-                b"mdtm" => features.mdtm = true,
-                b"mfmt" => features.mfmt = true,
-                b"utf8" => features.utf8 = true,
-                _ => {}
-            }
-        }
-        features
-    }
-}
 
 /// A control connection that is logged in.
 pub struct Connection {
@@ -610,39 +476,4 @@ fn tcp(server: &Server, timeout: Duration) -> Result<TcpStream, Error> {
         }
     }
     Err(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn features_of_several_servers() {
-        let lines =
-            |text: &str| -> Vec<Vec<u8>> { text.lines().map(|l| l.as_bytes().to_vec()).collect() };
-        let own = Features::parse(&lines(
-            "Features:\n DOWNLOAD\n MDTM\n MLST type*;size*;\n TREE\n UPLOAD modify;unix.mode;sha256;\nEnd",
-        ));
-        let facts = UploadFeature {
-            modify: true,
-            mode: true,
-        };
-        assert_eq!(own.upload, Some(facts));
-        assert!(own.download && own.tree && own.mlst && own.mdtm && !own.size);
-        let bare = Features::parse(&lines(" upload"));
-        assert_eq!(bare.upload, Some(UploadFeature::default()));
-        let other = Features::parse(&lines("Features:\n EPSV\n SIZE\n UTF8\nEnd"));
-        assert_eq!(other.upload, None);
-        assert!(other.size && other.utf8);
-    }
-
-    #[test]
-    fn a_reply_is_shown_on_one_line() {
-        let reply = Reply {
-            code: 550,
-            lines: vec![b"a\x1b".to_vec(), b" b".to_vec()],
-        };
-        assert_eq!(reply.to_string(), "550 a\\u{1b} b");
-        assert_eq!(Reply::of(550, "").to_string(), "550");
-    }
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::proto::addr::{parse_epsv, parse_pasv};
 
-use super::connection::{Connection, Reply, timed_out};
+use super::connection::{Connection, timed_out};
 use super::error::{Error, plain};
+use super::reply::Reply;
 
 /// How long a write may block before the control connection is looked at again.
 const WATCH_EVERY: Duration = Duration::from_millis(200);

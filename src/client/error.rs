@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 
-use super::connection::Reply;
+use super::reply::Reply;
 
 /// The exit codes of `haul`; this is the only list of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,10 +9,11 @@ use crate::proto::facts::{Kind, Listed, parse_entry};
 use crate::proto::line::number;
 use crate::proto::list::parse_list_line;
 
-use super::connection::{Connection, Line};
+use super::connection::Connection;
 use super::data;
 use super::error::Error;
 use super::local::{is_plain_name, joined};
+use super::reply::{Line, Reply};
 use super::transfer::{drain, go_ahead, modification, size_of};
 
 /// The longest line of a listing.
@@ -202,7 +203,7 @@ fn tree_inline(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Resu
                 }
             }
             Line::End(code, text) => {
-                let reply = super::connection::Reply {
+                let reply = Reply {
                     code,
                     lines: vec![text],
                 };

@@ -1,9 +1,10 @@
 //! The client: a small blocking one, for any FTP server.
 //!
 //! In reading order: [`error`] is what can go wrong, with the exit codes; [`server`] the address;
-//! [`connection`] the control connection; [`data`] the second one, where it must be; [`transfer`]
-//! one file in either direction; [`listing`] directories; [`local`] the files of this machine;
-//! [`progress`] the bar; [`commands`] what the user can ask for; [`prompt`] the same line by line.
+//! [`connection`] the control connection and [`reply`] what comes back on it; [`data`] the second
+//! connection, where it must be; [`transfer`] one file in either direction; [`listing`]
+//! directories; [`local`] the files of this machine; [`progress`] the bar; [`commands`] what the
+//! user can ask for and [`show`] the listings for people; [`prompt`] the same line by line.
 //!
 //! It knows the wire format (`proto`) and nothing of how `hauld` works inside. It has one thread
 //! and no event loop: each wait is one blocking call with a timeout. It believes a server nothing
@@ -17,7 +18,9 @@ pub mod listing;
 pub mod local;
 pub mod progress;
 pub mod prompt;
+pub mod reply;
 pub mod server;
+pub mod show;
 pub mod transfer;
 
 use std::io::{IsTerminal, stderr};

@@ -11,11 +11,12 @@ use crate::proto::line::number;
 use crate::proto::time;
 use crate::proto::upload::{IMMEDIATE_BYTES_MAX, UploadFacts, first_word};
 
-use super::connection::{Connection, Reply};
+use super::connection::Connection;
 use super::data::{self, Sent};
 use super::error::{Error, plain};
 use super::local::spooled;
 use super::progress::Progress;
+use super::reply::Reply;
 
 /// Bytes moved at a time.
 const CHUNK_BYTES: usize = 256 * 1024;

@@ -1,0 +1,180 @@
+//! Listings for people and programs: `ls`, `tree` and `stat` on standard output.
+//!
+//! On a terminal names are escaped; into a pipe or a file they go byte for byte.
+
+use std::fmt::Display;
+use std::io::{BufWriter, IsTerminal, Write, stdout};
+
+use crate::proto::facts::{Kind, Listed};
+use crate::proto::time::text_14;
+
+use super::error::{Error, Exit, shown};
+use super::{Client, listing};
+
+/// Listings up to this many entries are sorted; longer ones come as the server sends them.
+const SORTED_ENTRIES_MAX: usize = 100_000;
+
+/// Standard output, or a sentence about it.
+///
+/// # Errors
+/// It is closed or full.
+pub fn print(text: impl Display) -> Result<(), Error> {
+    writeln!(stdout(), "{text}").map_err(|e| Error::local(&e).about("standard output"))
+}
+
+/// A name for standard output: escaped for a person, exact for a program.
+fn printable(name: &[u8]) -> Vec<u8> {
+    match stdout().is_terminal() {
+        true => shown(name).into_bytes(),
+        false => name.to_vec(),
+    }
+}
+
+/// `ls`.
+///
+/// # Errors
+/// The server refuses, or standard output is closed.
+pub fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Error> {
+    let what = || format!("cannot list {}", path.map_or("the directory".into(), shown));
+    let c = client.ready()?;
+    let mut out = BufWriter::new(stdout().lock());
+    let mut held: Vec<Listed> = Vec::new();
+    let mut show = |entry: &Listed| {
+        let mut line = match long {
+            true => long_form(entry).into_bytes(),
+            false => Vec::new(),
+        };
+        line.extend(printable(&entry.name));
+        match (entry.kind, &entry.target) {
+            (Some(Kind::Dir), _) => line.push(b'/'),
+            (_, Some(target)) if long => {
+                line.extend_from_slice(b" -> ");
+                line.extend(printable(target));
+            }
+            _ => {}
+        }
+        line.push(b'\n');
+        out.write_all(&line)
+            .map_err(|e| Error::local(&e).about("standard output"))
+    };
+    let listed = listing::list(c, path, &mut |entry| {
+        if held.len() < SORTED_ENTRIES_MAX {
+            held.push(entry);
+            return Ok(());
+        }
+        for entry in held.drain(..) {
+            show(&entry)?;
+        }
+        show(&entry)
+    });
+    if let Err(error) = listed {
+        // A file: its own line is what was asked for.
+        let file = match path {
+            Some(path) if error.code.is_some() && !c.is_lost() => listing::stat(c, path)?,
+            _ => None,
+        };
+        match file.filter(|entry| entry.kind != Some(Kind::Dir)) {
+            Some(entry) => held.push(entry),
+            None => return Err(error.about(what())),
+        }
+    }
+    held.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    for entry in &held {
+        show(entry)?;
+    }
+    out.flush()
+        .map_err(|e| Error::local(&e).about("standard output"))?;
+    Ok(Exit::Done)
+}
+
+/// `-rw-r--r--         4096  2026-01-31 12:00:00  `; what the server does not say is left blank.
+fn long_form(entry: &Listed) -> String {
+    let letter = match entry.kind {
+        Some(Kind::Dir) => 'd',
+        Some(Kind::Link) => 'l',
+        Some(Kind::File) => '-',
+        Some(Kind::Other) | None => '?',
+    };
+    let size = entry.size.map_or(String::new(), |size| size.to_string());
+    let time = entry.modify_s.map_or(String::new(), calendar_text);
+    format!("{letter} {size:>14}  {time:<19}  ")
+}
+
+/// `2026-01-31 12:00:00`.
+fn calendar_text(seconds: i64) -> String {
+    let digits = text_14(seconds);
+    let mut text = String::with_capacity(19);
+    for (at, &digit) in digits.iter().enumerate() {
+        match at {
+            4 | 6 => text.push('-'),
+            8 => text.push(' '),
+            10 | 12 => text.push(':'),
+            _ => {}
+        }
+        text.push(char::from(digit));
+    }
+    text
+}
+
+/// `tree`.
+///
+/// # Errors
+/// As [`ls`]; also if the server left something out.
+pub fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
+    let what = || format!("cannot list {}", path.map_or("the tree".into(), shown));
+    let mut out = BufWriter::new(stdout().lock());
+    let left_out = listing::tree(client.ready()?, path, &mut |entry| {
+        let mut line = printable(&entry.name);
+        if entry.kind == Some(Kind::Dir) {
+            line.push(b'/');
+        }
+        if let Some(target) = &entry.target {
+            line.extend_from_slice(b" -> ");
+            line.extend(printable(target));
+        }
+        line.push(b'\n');
+        out.write_all(&line)
+            .map_err(|e| Error::local(&e).about("standard output"))
+    });
+    out.flush()
+        .map_err(|e| Error::local(&e).about("standard output"))?;
+    match left_out.map_err(|e| e.about(what()))? {
+        0 => Ok(Exit::Done),
+        n => Err(Error::new(
+            Exit::SomeFailed,
+            format!(
+                "{n} entries are missing: the server cannot read them, or their names cannot be sent"
+            ),
+        )),
+    }
+}
+
+/// `stat` of one path.
+///
+/// # Errors
+/// Nothing is there.
+pub fn stat(client: &mut Client, path: &[u8]) -> Result<(), Error> {
+    let Some(entry) = listing::stat(client.ready()?, path)? else {
+        return Err(Error::new(Exit::NotFound, "no such file or directory"));
+    };
+    let mut text = format!("{}: ", shown(path));
+    text.push_str(match entry.kind {
+        Some(Kind::File) => "file",
+        Some(Kind::Dir) => "directory",
+        Some(Kind::Link) => "link",
+        Some(Kind::Other) | None => "special",
+    });
+    if let Some(target) = &entry.target {
+        text.push_str(&format!(" to {}", shown(target)));
+    }
+    if let Some(size) = entry.size.filter(|_| entry.kind != Some(Kind::Dir)) {
+        text.push_str(&format!(", {size} bytes"));
+    }
+    if let Some(seconds) = entry.modify_s {
+        text.push_str(&format!(", modified {} UTC", calendar_text(seconds)));
+    }
+    if let Some(mode) = entry.mode {
+        text.push_str(&format!(", mode {mode:04o}"));
+    }
+    print(text)
+}
