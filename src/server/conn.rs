@@ -98,6 +98,8 @@ enum Data {
     Control,
     Awaited,
     Connecting(TcpStream),
+    /// It was refused.
+    Failed,
     Open {
         stream: TcpStream,
         ready: bool,
@@ -179,33 +181,29 @@ impl Conn {
         }
     }
 
+    /// An event of a data connection that is being made: it is there, or it failed, or neither yet.
     fn finish_connecting(&mut self) {
         let Some(moving) = &mut self.moving else {
             return;
         };
-        let Data::Connecting(stream) = &mut moving.data else {
-            return;
+        let (made, failed) = match &moving.data {
+            Data::Connecting(stream) => match (stream.take_error(), stream.peer_addr()) {
+                (Ok(None), Ok(_)) => (true, false),
+                (Ok(None), Err(error)) => (false, error.kind() != io::ErrorKind::NotConnected),
+                _ => (false, true),
+            },
+            _ => (false, false),
         };
-        if matches!(stream.take_error(), Ok(None)) {
-            match stream.peer_addr() {
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
-                Err(_) => moving.wait_until = self.session.opened(),
-                Ok(_) => {
-                    let Data::Connecting(stream) = mem::replace(&mut moving.data, Data::Awaited)
-                    else {
-                        return;
-                    };
-                    moving.data = Data::Open {
-                        stream,
-                        ready: true,
-                        registered: true,
-                    };
-                }
-            }
-        } else {
-            // A refused connection is one that was never made.
-            moving.data = Data::Awaited;
-            moving.wait_until = self.session.opened();
+        if failed {
+            moving.data = Data::Failed;
+        } else if made
+            && let Data::Connecting(stream) = mem::replace(&mut moving.data, Data::Failed)
+        {
+            moving.data = Data::Open {
+                stream,
+                ready: true,
+                registered: true,
+            };
         }
     }
 
@@ -377,7 +375,7 @@ impl Conn {
         };
         let before = *budget;
         let step = match &mut moving.data {
-            Data::Awaited if moving.wait_until <= shared.now => Step::Done(Outcome::NoConnection),
+            Data::Failed => Step::Done(Outcome::NoConnection),
             Data::Awaited | Data::Connecting(_) => Step::Blocked,
             Data::Open { ready: false, .. } => Step::Blocked,
             Data::Open {
