@@ -230,6 +230,7 @@ fn cannot(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StartError 
             Some(Errno::ADDRNOTAVAIL) => "; that is no address of this machine",
             Some(Errno::ACCESS) => "; ports below 1024 need the right to bind them",
             Some(Errno::NOSYS) => "; hauld needs Linux 5.6 or later",
+            Some(Errno::NOENT) => "; make it first, or name one that is there",
             _ => "",
         };
         let text = error.to_string();
