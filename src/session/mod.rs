@@ -385,7 +385,7 @@ impl Session {
             if verb.is_none_or(|verb| !verb.keeps_prefix) {
                 login.restart = 0;
             }
-            if verb.is_none_or(|verb| verb.name != "RNFR") {
+            if handled.is_err() || verb.is_none_or(|verb| verb.name != "RNFR") {
                 login.rename_from = None;
             }
         }
