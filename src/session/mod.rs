@@ -313,10 +313,8 @@ impl Session {
                 self.searched = bytes.len();
                 return None;
             }
-            Split::TooLong => {
-                self.hang_up(Reply::new(500, "The line is too long."), out);
-                return Some(bytes.len());
-            }
+            // It ends the session, but the transfer before it still gets its reply.
+            Split::TooLong => return None,
         };
         let clean = line::strip_telnet(&bytes[..len]);
         let (verb, argument) = line::verb_and_argument(&clean);
