@@ -172,7 +172,9 @@ pub struct Session {
     who: Who,
     wait: Wait,
     preferences: Preferences,
+    /// Lines that wait behind a transfer, from `queued_at` on.
     queued: Vec<u8>,
+    queued_at: usize,
     searched: usize,
     /// QUIT waits behind a transfer: the end of the control connection is no surprise.
     quit_queued: bool,
@@ -248,6 +250,7 @@ impl Session {
                 hash: Algorithm::Sha256,
             },
             queued: Vec::new(),
+            queued_at: 0,
             searched: 0,
             quit_queued: false,
             control_ended: false,
@@ -267,15 +270,9 @@ impl Session {
             }
             _ => return None,
         }
-        if !self.queued.is_empty() {
-            let queued = std::mem::take(&mut self.queued);
-            let Split::Line { len, used } = line::split(&queued, 0) else {
-                debug_assert!(false, "only whole lines are queued");
-                return None;
-            };
-            self.queued = queued[used..].to_vec();
+        if let Some(line) = self.next_queued() {
             let more_behind = !self.queued.is_empty() || !bytes.is_empty();
-            self.command(&queued[..len], more_behind, cx, out);
+            self.command(&line, more_behind, cx, out);
             return Some(0);
         }
         match line::split(bytes, self.searched) {
@@ -297,6 +294,22 @@ impl Session {
                 Some(bytes.len())
             }
         }
+    }
+
+    /// Takes the first line that waited. Only a mark moves: to close the gap behind each of thousands
+    /// of lines would cost the square of their number.
+    fn next_queued(&mut self) -> Option<Vec<u8>> {
+        let waiting = &self.queued[self.queued_at..];
+        let Split::Line { len, used } = line::split(waiting, 0) else {
+            return None;
+        };
+        let line = waiting[..len].to_vec();
+        self.queued_at += used;
+        if self.queued_at == self.queued.len() {
+            self.queued = Vec::new();
+            self.queued_at = 0;
+        }
+        Some(line)
     }
 
     /// While a data connection is in use, ABOR, STAT and NOOP are answered and lines are queued;
@@ -325,6 +338,8 @@ impl Session {
             self.command(&bytes[..len], bytes.len() > used, cx, out);
             return Some(used);
         }
+        self.queued.drain(..self.queued_at);
+        self.queued_at = 0;
         if unqueueable || self.queued.len() + used > cx.config.limits.queued_bytes_max {
             return None;
         }
@@ -515,6 +530,7 @@ impl Session {
         if !matches!(self.wait, Wait::Closed) {
             self.wait = Wait::Closed;
             self.queued = Vec::new();
+            self.queued_at = 0;
             out.push(Action::Close);
         }
     }
