@@ -48,24 +48,28 @@ impl Login {
 
 pub(super) fn user(session: &mut Session, turn: &mut Turn) -> Handled {
     leave(session, turn);
-    session.who = Who::Stranger {
-        user: Some(turn.argument.to_vec()),
-        unknown_verbs: 0,
-    };
+    if let Who::Stranger { user, .. } = &mut session.who {
+        *user = Some(turn.argument.to_vec());
+    }
     Ok(Reply::new(331, "Send the password.").into())
 }
 
 /// Forgets who is logged in and all that belongs to it; a login that fails afterwards leaves nobody.
+/// The time for a login begins only if there was one: a stranger gains nothing by saying USER again.
 fn leave(session: &mut Session, turn: &mut Turn) {
-    if let Who::Known(login) = &session.who
-        && login.data.is_some()
-    {
-        turn.out.push(Action::Unlisten);
+    match &mut session.who {
+        Who::Stranger { user, .. } => *user = None,
+        Who::Known(login) => {
+            if login.data.is_some() {
+                turn.out.push(Action::Unlisten);
+            }
+            session.who = Who::Stranger {
+                user: None,
+                unknown_verbs: 0,
+                since: turn.cx.now,
+            };
+        }
     }
-    session.who = Who::Stranger {
-        user: None,
-        unknown_verbs: 0,
-    };
 }
 
 pub(super) fn pass(session: &mut Session, turn: &mut Turn) -> Handled {

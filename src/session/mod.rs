@@ -127,6 +127,8 @@ enum Who {
     Stranger {
         user: Option<Vec<u8>>,
         unknown_verbs: u8,
+        /// A login that ended is followed by the time for another one.
+        since: Instant,
     },
     Known(Box<Login>),
 }
@@ -243,6 +245,7 @@ impl Session {
             who: Who::Stranger {
                 user: None,
                 unknown_verbs: 0,
+                since: cx.now,
             },
             wait: Wait::Command,
             preferences: Preferences {
@@ -540,7 +543,7 @@ impl Session {
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
         match (&self.who, &self.wait) {
             (_, Wait::Closed) => None,
-            (Who::Stranger { .. }, _) => Some(self.opened + config.limits.login_timeout),
+            (Who::Stranger { since, .. }, _) => Some(*since + config.limits.login_timeout),
             (Who::Known(login), Wait::Command) => {
                 let idle_timeout = login.idle_timeout_s.map(Duration::from_secs);
                 let idle_timeout = idle_timeout.unwrap_or(config.limits.idle_timeout);
