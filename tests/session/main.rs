@@ -1,6 +1,9 @@
-//! The control connection, tested at the level of a session: dialogues, deadlines and faults.
+//! The control connection, tested at the level of a session: dialogues, deadlines, faults, the table
+//! of verbs, and rules about who may know whom.
 
+mod architecture;
 mod clock;
 mod dialogues;
 mod faults;
 mod shell;
+mod table;
