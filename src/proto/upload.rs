@@ -67,6 +67,8 @@ pub fn parse(argument: &[u8]) -> Head<'_> {
             _ => Head::Lost,
         },
         None if word.contains(&b'+') => Head::Lost,
+        // `UPLOAD  13+ f`: the first word is empty, and the body comes all the same.
+        None if number(count).is_none() && argument.contains(&b'+') => Head::Lost,
         None => match number(count) {
             Some(bytes) => Head::Waiting { bytes, facts, path },
             None => Head::Malformed,
@@ -213,6 +215,8 @@ mod tests {
             "5+5 a",
             "5+x;modify=1; a",
             "-1+ a",
+            " 13+ a",
+            "x 13+ a",
         ];
         for text in bad {
             assert_eq!(parse(text.as_bytes()), Head::Lost, "{text}");

@@ -336,7 +336,9 @@ impl Session {
         let (verb, argument) = line::verb_and_argument(&clean);
         let row = verbs::find(verb);
         let unqueueable = row.is_some_and(|row| matches!(row.run, Run::Unchecked(_)));
-        if row.is_some_and(|row| row.while_busy && (argument.is_none() || row.name != "STAT")) {
+        if row.is_some_and(|row| {
+            row.while_busy && (argument.is_none_or(<[u8]>::is_empty) || row.name != "STAT")
+        }) {
             self.searched = 0;
             self.command(&bytes[..len], bytes.len() > used, cx, out);
             return Some(used);

@@ -119,6 +119,7 @@ pub(super) fn allo(login: &mut Login, turn: &mut Turn) -> Handled {
 }
 
 pub(super) fn rest(login: &mut Login, turn: &mut Turn) -> Handled {
+    login.restart = 0;
     let Some(offset) = number(turn.argument) else {
         return Err(Reply::new(
             501,
@@ -136,6 +137,7 @@ pub(super) fn pasv(login: &mut Login, turn: &mut Turn) -> Handled {
     if login.peer.is_ipv6() {
         return Err(Reply::new(425, "PASV is for IPv4; use EPSV."));
     }
+    login.data = None;
     turn.out.push(Action::Listen);
     Ok(Answer::Later(Later::Listening { extended: false }))
 }
