@@ -7,5 +7,8 @@
 mod common;
 
 mod basics;
+mod event_loop;
 mod haul_with_others;
+mod protocol;
 mod real_clients;
+mod starting_and_stopping;

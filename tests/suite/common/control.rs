@@ -124,12 +124,7 @@ impl Control {
     #[track_caller]
     pub fn expect_eof(&mut self) {
         while self.receive() > 0 {}
-        let left = std::mem::take(&mut self.input);
-        assert!(
-            left.is_empty(),
-            "before the end came \"{}\"",
-            left.escape_ascii()
-        );
+        assert!(self.input.is_empty(), "before the end came {}", self.held());
     }
 
     /// QUIT, its reply, and the end.
@@ -244,6 +239,13 @@ impl Control {
         }
     }
 
+    /// The beginning of what was received and not yet looked at, for messages.
+    fn held(&self) -> String {
+        let shown = &self.input[..self.input.len().min(500)];
+        let more = self.input.len() - shown.len();
+        format!("\"{}\" and {more} bytes more", shown.escape_ascii())
+    }
+
     /// Reads once into the input; 0 is the end.
     #[track_caller]
     fn receive(&mut self) -> usize {
@@ -256,12 +258,9 @@ impl Control {
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    panic!(
-                        "nothing came for {PATIENCE:?}; held: {}",
-                        self.input.escape_ascii()
-                    )
+                    panic!("nothing came for {PATIENCE:?}; held: {}", self.held())
                 }
-                Err(e) => panic!("reading: {e}; held: {}", self.input.escape_ascii()),
+                Err(e) => panic!("reading: {e}; held: {}", self.held()),
             }
         }
     }

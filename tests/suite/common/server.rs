@@ -150,14 +150,22 @@ impl Server {
         settled.expect("the number of descriptors settles")
     }
 
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("sending a signal");
+    }
+
     /// Asks it to end, and gives its exit code.
     pub fn stop(&mut self) -> i32 {
-        let pid = Pid::from_child(&self.process);
-        kill_process(pid, Signal::TERM).expect("sending SIGTERM");
+        self.signal(Signal::TERM);
+        self.exit_code()
+    }
+
+    /// Waits for its end, which something else has caused.
+    pub fn exit_code(&mut self) -> i32 {
         let status = wait_for(PATIENCE, || {
             self.process.try_wait().expect("waiting for hauld")
         })
-        .expect("hauld ends after SIGTERM");
+        .expect("hauld ends");
         self.await_end_of_log();
         status
             .code()

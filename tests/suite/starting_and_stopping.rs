@@ -1,0 +1,116 @@
+//! Signals, and what keeps a server from starting.
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::common::content::{MIB, assert_file, assert_same, bytes};
+use crate::common::control::Control;
+use crate::common::server::Server;
+use crate::common::tools::run;
+
+#[test]
+fn sigterm_ends_idle_sessions_at_once_and_lets_transfers_end() {
+    let mut server = Server::start(&[]);
+    let content = bytes(1, 16 * MIB);
+    fs::write(server.path("f"), &content).expect("writing");
+    let mut stranger = Control::connect(server.addr());
+    let mut idle = Control::login(server.addr());
+    let mut downloads = Control::login(server.addr());
+    let mut data = downloads.epsv();
+    assert_eq!(downloads.command("RETR f").code, 150);
+    let mut uploads = Control::login(server.addr());
+    assert_eq!(uploads.command("UPLOAD 1000000 u").code, 150);
+    uploads.send(&content[..400_000]);
+
+    server.signal(Signal::TERM);
+    for session in [&mut stranger, &mut idle] {
+        assert_eq!(session.reply().code, 421);
+        session.expect_eof();
+    }
+    let mut got = Vec::new();
+    data.read_to_end(&mut got).expect("reading");
+    assert_same(&got, &content, "RETR");
+    uploads.send(&content[400_000..1_000_000]);
+    for session in [&mut downloads, &mut uploads] {
+        assert_eq!(session.reply().code, 226);
+        assert_eq!(session.reply().code, 421);
+        session.expect_eof();
+    }
+    assert_eq!(server.exit_code(), 0);
+    assert_file(&server.path("u"), &content[..1_000_000]);
+    assert_eq!(fs::read_dir(server.root()).expect("listing").count(), 2);
+    assert!(!server.log().contains("panic"), "{}", server.log());
+}
+
+#[test]
+fn a_second_signal_ends_everything_at_once() {
+    for signals in [
+        [Signal::TERM, Signal::TERM],
+        [Signal::INT, Signal::INT],
+        [Signal::INT, Signal::TERM],
+    ] {
+        let mut server = Server::start(&[]);
+        let mut idle = Control::login(server.addr());
+        let mut uploads = Control::login(server.addr());
+        assert_eq!(uploads.command("UPLOAD 1000000 u").code, 150);
+        uploads.send(&[b'x'; 400_000]);
+        server.signal(signals[0]);
+        // So the first has been taken before the second comes.
+        assert_eq!(idle.reply().code, 421);
+        server.signal(signals[1]);
+        assert_eq!(server.exit_code(), 0, "{signals:?}");
+        assert_eq!(fs::read_dir(server.root()).expect("listing").count(), 0);
+        assert!(!server.log().contains("panic"), "{}", server.log());
+    }
+}
+
+#[test]
+fn a_stopping_server_takes_nobody_in() {
+    let mut server = Server::start(&[]);
+    let mut uploads = Control::login(server.addr());
+    assert_eq!(uploads.command("UPLOAD 10 u").code, 150);
+    let mut idle = Control::login(server.addr());
+    server.signal(Signal::INT);
+    assert_eq!(idle.reply().code, 421);
+    assert!(std::net::TcpStream::connect(server.addr()).is_err());
+    uploads.send(b"0123456789");
+    assert_eq!(uploads.reply().code, 226);
+    assert_eq!(server.exit_code(), 0);
+    assert_file(&server.path("u"), b"0123456789");
+}
+
+#[test]
+fn what_cannot_be_started_is_one_sentence_and_code_2() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let taken = taken.local_addr().expect("bound").to_string();
+    let dir = tempfile::tempdir().expect("a directory");
+    for (options, says) in [
+        (&["--listen", &*taken][..], "another program"),
+        (&["--listen", "192.0.2.1:0"], "no address of this machine"),
+        (&["--listen", "nonsense"], "nonsense"),
+        (&["--listen", "127.0.0.1"], "127.0.0.1"),
+        (&["--listen", "127.0.0.1:65536"], "65536"),
+        (&["--passive-ports", "40063-40000"], "40000-40063"),
+        (&["--passive-ports", "80-90"], "1024"),
+        (&["--passive-ports", "40000-70000"], "65535"),
+        (&["--passive-ports", "2000-60000"], "4096"),
+        (&["--passive-ports", "x"], "1024 to 65535"),
+        (&["--idle-timeout", "0"], "a time is"),
+        (&["--idle-timeout", "1x"], "a time is"),
+        (&["--passive-address", "300.0.0.1"], "300.0.0.1"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hauld"));
+        if options[0] != "--listen" {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let done = run(command.args(options).arg(dir.path())).expect(2);
+        assert_eq!(done.stdout_text(), "", "{options:?}: nothing half started");
+        assert!(done.stderr.contains(says), "{options:?}: {}", done.stderr);
+        let first = done.stderr.split("\n\n").next().unwrap_or_default();
+        assert_eq!(first.trim().lines().count(), 1, "{}", done.stderr);
+    }
+}
