@@ -31,7 +31,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
@@ -282,7 +282,7 @@ impl Server {
         let registry = poll.registry().try_clone().map_err(io)?;
         let waker = Arc::new(Waker::new(&registry, WAKE).map_err(io)?);
         let background = Background::start(limits.background_threads, &waker).map_err(io)?;
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(io)?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXFSZ]).map_err(io)?;
         registry
             .register(&mut signals, SIGNAL, Interest::READABLE)
             .map_err(io)?;
@@ -447,6 +447,9 @@ impl Server {
         let signals: Vec<i32> = self.signals.pending().collect();
         for signal in signals {
             match (signal, self.stopping) {
+                // A file would become larger than this process may make one. Unless it is caught it
+                // kills; so the upload fails with EFBIG, and that is all.
+                (SIGXFSZ, _) => {}
                 (SIGHUP, _) => log::info!("SIGHUP: there is nothing to read again yet"),
                 (_, Stopping::No) => {
                     log::info!("stopping: {} sessions", self.conns.len());

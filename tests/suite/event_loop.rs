@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 use socket2::SockRef;
 
 use crate::common::content::{KIB, MIB, assert_file, assert_same, bytes};
@@ -311,5 +311,59 @@ fn e09_thousands_who_come_at_once_are_all_served() {
         assert_eq!(session.reply().code, 200);
     }
     drop(served);
+    four_questions(&server, baseline);
+}
+
+/// Sets the size that files of the server may have: writing beyond it fails in the middle.
+fn limit_file_size(server: &Server, bytes: u64) {
+    let pid = Pid::from_raw(server.pid() as i32);
+    let limit = Rlimit {
+        current: Some(bytes),
+        maximum: None,
+    };
+    prlimit(pid, Resource::Fsize, limit).expect("limiting the size of files");
+}
+
+#[test]
+fn e13_an_upload_that_cannot_be_written_leaves_no_byte_to_the_next() {
+    let server = Server::start(&[]);
+    let baseline = server.baseline();
+    limit_file_size(&server, 1_000_003);
+    let foreign = vec![b'!'; 4 * MIB];
+    let own = bytes(13, 900_000);
+    for round in 0..4 {
+        // Somebody is in the middle of an upload all the time.
+        let mut other = Control::login(server.addr());
+        let mut other_data = other.epsv();
+        assert_eq!(other.command("STOR other").code, 150);
+        other_data.write_all(&own[..500_000]).expect("sending");
+
+        let mut session = Control::login(server.addr());
+        let reply = if round % 2 == 0 {
+            let mut data = session.epsv();
+            assert_eq!(session.command("STOR f").code, 150);
+            // It is cut off when its end is known.
+            let _ = data.write_all(&foreign);
+            drop(data);
+            session.reply()
+        } else {
+            assert_eq!(session.command("UPLOAD 1800000 f").code, 150);
+            session.send(&foreign[..1_800_000]);
+            session.reply()
+        };
+        assert_eq!(reply.code, 552, "{reply:?}");
+        assert!(!server.path("f").exists());
+
+        other_data.write_all(&own[500_000..]).expect("sending");
+        drop(other_data);
+        assert_eq!(other.reply().code, 226);
+        assert_file(&server.path("other"), &own);
+        assert_eq!(session.stor("next", &own).code, 226);
+        assert_file(&server.path("next"), &own);
+        assert_eq!(session.upload("next", &own).code, 226);
+        assert_file(&server.path("next"), &own);
+        session.quit();
+        other.quit();
+    }
     four_questions(&server, baseline);
 }

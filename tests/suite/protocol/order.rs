@@ -123,6 +123,44 @@ fn p17_who_logs_in_again_is_somebody_new() {
 }
 
 #[test]
+fn p17_who_logs_in_again_late_has_the_whole_time_for_it() {
+    let server = Server::start(&["--login-timeout", "1"]);
+    let baseline = server.baseline();
+    let mut stays = Control::connect(server.addr());
+    let mut sessions = ["USER anonymous", "REIN"].map(|again| {
+        let session = Control::login(server.addr());
+        (session, again)
+    });
+    // The time for a login is over for all of them, but only this one did not use it.
+    assert_eq!(stays.reply().code, 421);
+    stays.expect_eof();
+    for (session, again) in &mut sessions {
+        let code = session.command(again).code;
+        assert!([220, 331].contains(&code), "{again}: {code}");
+        // Gives the deadlines a turn.
+        drop(Control::connect(server.addr()));
+        assert_eq!(session.command("USER anonymous").code, 331, "{again}");
+        assert_eq!(session.command("PASS x").code, 230, "{again}");
+    }
+    for (session, _) in sessions {
+        session.quit();
+    }
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn p17_who_becomes_a_stranger_again_does_not_stay_one() {
+    let server = Server::start(&["--login-timeout", "1"]);
+    let baseline = server.baseline();
+    let mut session = Control::login(server.addr());
+    assert_eq!(session.command("USER anonymous").code, 331);
+    assert_eq!(session.command("USER anonymous").code, 331);
+    assert_eq!(session.reply().code, 421);
+    session.expect_eof();
+    four_questions(&server, baseline);
+}
+
+#[test]
 fn p20_types_structures_and_modes() {
     let server = Server::start(&[]);
     let baseline = server.baseline();
