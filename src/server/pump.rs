@@ -363,10 +363,11 @@ fn splice_in(into: &mut Receive, socket: BorrowedFd, tools: &mut Tools, budget: 
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     let n = loop {
         match rustix::pipe::splice(socket, None, &tools.pipe.write, None, most, flags) {
-            Ok(0) => return Io::Ended(end_of_stream(into)),
-            Ok(n) => break n,
+            Ok(n @ 1..) => break n,
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Io::Blocked,
+            // Splicing stops before a byte of urgent data for good, and then says that there is
+            // nothing, or even that this is the end. Reading goes on behind it.
+            Ok(0) | Err(Errno::AGAIN) => return copy_in(into, socket, tools, budget),
             Err(_) => return Io::Ended(Outcome::Broken),
         }
     };

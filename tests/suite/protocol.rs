@@ -6,6 +6,7 @@ mod order;
 mod passive;
 mod transfers;
 mod upload;
+mod urgent;
 
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
