@@ -426,6 +426,10 @@ impl Conn {
         if let Some(outcome) = outcome {
             return Step::Done(outcome);
         }
+        // The end may have been read already, behind a part of the body.
+        if self.ended {
+            return Step::Done(Outcome::Broken);
+        }
         if !self.readable {
             return Step::Blocked;
         }

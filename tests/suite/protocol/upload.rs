@@ -1,6 +1,8 @@
 //! UPLOAD: where its body ends, no matter what.
 
 use std::fs;
+use std::io;
+use std::net::Shutdown;
 
 use super::codes_of;
 use crate::common::content::{MIB, assert_file, bytes};
@@ -165,6 +167,35 @@ fn p09_an_upload_that_is_closed_half_way_publishes_nothing() {
     }
     four_questions(&server, baseline);
     assert_file(&server.path("victim"), b"alive");
+    assert!(!server.path("new").exists());
+}
+
+#[test]
+fn p09_the_end_that_came_before_the_body_was_asked_for_is_seen() {
+    let (server, baseline) = server_with_victim(&[]);
+    fs::File::create(server.path("large"))
+        .and_then(|file| file.set_len(32 << 20))
+        .expect("making a file");
+    for line in [
+        "UPLOAD 1000 new",
+        "UPLOAD 1000+ new",
+        "UPLOAD 1000+ /forbidden/x",
+    ] {
+        let mut session = Control::login(server.addr());
+        let mut data = session.epsv();
+        assert_eq!(session.command("RETR large").code, 150);
+        // All of this, and the end, is read while the download goes on.
+        session.send(format!("{line}\r\n").as_bytes());
+        session.send(&[b'x'; 400]);
+        session.stream().shutdown(Shutdown::Write).expect("ending");
+        io::copy(&mut data, &mut io::sink()).expect("reading");
+        assert_eq!(session.reply().code, 226);
+        if !line.contains('+') {
+            assert_eq!(session.reply().code, 150);
+        }
+        session.expect_eof();
+    }
+    four_questions(&server, baseline);
     assert!(!server.path("new").exists());
 }
 
