@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use super::background::Ticket;
 use super::pump::{self, Pump, QUANTUM_BYTES, Step};
 use super::{Id, Shared, Socket, World, listen};
+use crate::proto::line::LINE_BYTES_MAX;
 use crate::session::{Action, Ended, Input, Job, Outcome, Send, Session, Task, Transfer, Via};
 
 /// What is read of commands and bodies at a time, and the most that is held unread.
@@ -498,6 +499,14 @@ impl Conn {
             if self.held() >= OUTPUT_BYTES || (self.held() >= held_max && !self.writable) {
                 self.flush(shared);
                 if self.held() >= held_max {
+                    break;
+                }
+            }
+            // What a line is answered with may depend on whether anything has arrived behind it.
+            let last = self.unread.len() - self.unread_at <= LINE_BYTES_MAX;
+            if last && self.readable && self.session.wants_input() {
+                changed |= self.read(shared);
+                if self.dead {
                     break;
                 }
             }

@@ -119,6 +119,26 @@ fn p07_what_came_behind_a_refused_waiting_upload_is_no_command() {
 }
 
 #[test]
+fn p07_what_came_behind_a_refused_waiting_upload_while_a_download_ran_is_no_command() {
+    let (server, baseline) = server_with_victim(&[]);
+    fs::File::create(server.path("large"))
+        .and_then(|file| file.set_len(32 << 20))
+        .expect("making a file");
+    let mut session = Control::login(server.addr());
+    session.send(b"DOWNLOAD large\r\nUPLOAD 30 /forbidden/x\r\n");
+    assert_eq!(session.reply().code, 150);
+    // The line has been read by now, and this has arrived long before the line's turn comes.
+    session.send(BODY.as_bytes());
+    session.send(b"\r\n");
+    session.read_exact(32 << 20);
+    assert_eq!(session.reply().code, 226);
+    assert_eq!(session.reply().code, 550);
+    session.expect_eof();
+    assert_file(&server.path("victim"), b"alive");
+    four_questions(&server, baseline);
+}
+
+#[test]
 fn p07_before_login_an_upload_is_the_end() {
     let (server, baseline) = server_with_victim(&[]);
     for line in ["UPLOAD 30+ x", "UPLOAD 30 x", "UPLOAD 30+ /forbidden/x"] {
