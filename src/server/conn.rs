@@ -358,7 +358,9 @@ impl Conn {
     }
 
     fn watch_for_stall(&mut self, shared: &Shared) {
-        if self.moving.is_none() && self.output.is_empty() {
+        // For a data connection that is awaited there is another deadline.
+        let moves = self.moving.as_ref().is_some_and(|m| !m.is_waiting());
+        if !moves && self.output.is_empty() {
             self.stall = None;
         } else if self.stall.is_none() {
             let until = shared.now + shared.world.config.limits.stall_timeout;

@@ -140,6 +140,28 @@ fn p06_a_new_passive_drops_the_connection_of_the_one_before() {
 }
 
 #[test]
+fn a_data_connection_that_is_awaited_does_not_stall() {
+    let server = Server::start(&["--stall-timeout", "1"]);
+    let baseline = server.baseline();
+    fs::write(server.path("f"), "content").expect("writing");
+    let mut stalls = Control::login(server.addr());
+    let mut session = Control::login(server.addr());
+    let port = port_of(&mut session, "EPSV");
+    assert_eq!(session.command("RETR f").code, 150);
+    // This one began later and is over: so the time would be over for the other too.
+    assert_eq!(stalls.command("UPLOAD 10 g").code, 150);
+    assert_eq!(stalls.reply().code, 426);
+    assert_eq!(session.command("NOOP").code, 200);
+    let mut got = String::new();
+    let mut data = session.data_connection(port);
+    data.read_to_string(&mut got).expect("reading");
+    assert_eq!(got, "content");
+    assert_eq!(session.reply().code, 226);
+    session.quit();
+    four_questions(&server, baseline);
+}
+
+#[test]
 fn p19_after_epsv_all_there_is_only_epsv() {
     let server = Server::start(&[]);
     let baseline = server.baseline();
