@@ -76,6 +76,8 @@ pub struct Conn {
     moving: Option<Box<Moving>>,
     /// A data connection that came before its transfer.
     early: Option<TcpStream>,
+    /// A passive data connection was made ready and has not been used for a transfer.
+    listens: bool,
     slot: Option<usize>,
     listening_until: Option<Instant>,
     ticket: Option<Ticket>,
@@ -142,6 +144,7 @@ impl Conn {
             output_at: 0,
             moving: None,
             early: None,
+            listens: false,
             slot: None,
             listening_until: None,
             ticket: None,
@@ -218,7 +221,9 @@ impl Conn {
                     registered: false,
                 };
             }
-            _ => self.early = Some(stream),
+            _ if self.listens => self.early = Some(stream),
+            // It came too late: its transfer is over.
+            _ => {}
         }
     }
 
@@ -687,6 +692,7 @@ impl Conn {
             }
             Action::Listen => {
                 self.early = None;
+                self.listens = true;
                 let address = self.reserve(shared);
                 if address.is_none() {
                     let wait = shared.world.config.limits.passive_wait;
@@ -698,6 +704,7 @@ impl Conn {
             }
             Action::Unlisten => {
                 self.early = None;
+                self.listens = false;
                 None
             }
             Action::Transfer(transfer) => self.begin(*transfer, shared),
@@ -756,7 +763,7 @@ impl Conn {
                 return Some(self.send_small(send));
             }
             (Via::Control, job) => (Data::Control, job),
-            (Via::Passive, job) => match self.early.take() {
+            (Via::Passive, job) => match self.take_early() {
                 Some(stream) => (
                     Data::Open {
                         stream,
@@ -787,6 +794,12 @@ impl Conn {
             wait_until,
         }));
         None
+    }
+
+    /// The connection that came before its transfer. From here on another one is for nothing.
+    fn take_early(&mut self) -> Option<TcpStream> {
+        self.listens = false;
+        self.early.take()
     }
 
     fn connect(&self, to: std::net::SocketAddr, shared: &Shared) -> io::Result<TcpStream> {

@@ -162,6 +162,28 @@ fn a_data_connection_that_is_awaited_does_not_stall() {
 }
 
 #[test]
+fn a_data_connection_that_comes_too_late_is_closed() {
+    let server = Server::start(&[]);
+    let baseline = server.baseline();
+    fs::write(server.path("f"), "content").expect("writing");
+    for over in ["ABOR", "PORT 1,2,3", "PORT 127,0,0,1,200,200"] {
+        let mut session = Control::login(server.addr());
+        let port = port_of(&mut session, "EPSV");
+        if over == "ABOR" {
+            assert_eq!(session.command("RETR f").code, 150);
+            assert_eq!(session.command(over).code, 426);
+            assert_eq!(session.reply().code, 226);
+        } else {
+            session.command(over);
+        }
+        expect_no_bytes(session.data_connection(port));
+        assert_eq!(session.fetch("RETR f").0, b"content", "behind {over}");
+        session.quit();
+    }
+    four_questions(&server, baseline);
+}
+
+#[test]
 fn p19_after_epsv_all_there_is_only_epsv() {
     let server = Server::start(&[]);
     let baseline = server.baseline();
