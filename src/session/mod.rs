@@ -15,6 +15,8 @@
 //!
 //! Three methods ask: [`Session::deadline`], [`Session::wants_input`] and [`Session::totals`].
 
+#[cfg(test)]
+mod deadline_tests;
 mod files;
 mod inline;
 mod job;
@@ -375,7 +377,9 @@ impl Session {
             Input::ShuttingDown => self.shutting_down = true,
         }
         if matches!(self.wait, Wait::Command) {
+            // What has ended may have taken longer than NOOP alone keeps a session.
             self.last_command = cx.now;
+            self.last_deed = cx.now;
             if self.shutting_down {
                 self.hang_up(Reply::new(421, "The server is stopping."), out);
             }
