@@ -35,6 +35,9 @@ impl Login {
         if path.has_control_bytes() {
             return Err(Reply::new(553, "Control bytes are not allowed in names."));
         }
+        if path.is_too_long() {
+            return Err(Reply::new(553, "The path is too long."));
+        }
         Ok(path)
     }
 }

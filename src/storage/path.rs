@@ -7,6 +7,9 @@ use std::fmt;
 /// case of letters, since a file system may fold case.
 pub const RESERVED_PREFIX: &[u8] = b".haul-";
 
+/// The kernel's PATH_MAX less the final NUL.
+pub(super) const PATH_BYTES_MAX: usize = 4095;
+
 /// An absolute, normalised path: `/` or `/a/b`, without `.`, `..` or empty components.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct VirtualPath(Vec<u8>);
@@ -78,6 +81,12 @@ impl VirtualPath {
     /// Whether any component begins with [`RESERVED_PREFIX`].
     pub fn is_reserved(&self) -> bool {
         self.0[1..].split(|&b| b == b'/').any(is_reserved_name)
+    }
+
+    /// Whether the kernel could not open it by its path. Something could be made there all the same,
+    /// in its parent, and then nobody could read it.
+    pub fn is_too_long(&self) -> bool {
+        self.relative().len() > PATH_BYTES_MAX
     }
 
     /// Whether there is a byte below 0x20 or a 0x7f, which no reply line could carry.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::Want;
 use super::listing::{BATCH_BYTES, concerns_one_entry, read_batch};
 use crate::proto::facts::{Kind, Meta};
-use crate::storage::path::VirtualPath;
+use crate::storage::path::{PATH_BYTES_MAX, VirtualPath};
 use crate::storage::root::{Root, open_inside, stat_open};
 
 /// Deep down the batches are smaller, since each level remembers what is left of its own.
@@ -21,9 +21,6 @@ const DEEP_FROM_LEVEL: usize = 64;
 /// Descriptors that one tree holds: that of its base and those of the last levels. The levels
 /// between are closed and opened again on the way back.
 const OPEN_MAX: usize = 16;
-
-/// Longer paths cannot be opened, by the kernel's PATH_MAX less the final NUL.
-const PATH_BYTES_MAX: usize = 4095;
 
 /// A directory and all below it; links are entries and lead nowhere. Each directory comes before
 /// what is in it.
