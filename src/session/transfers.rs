@@ -507,6 +507,15 @@ enum Prefix {
     Argument,
 }
 
+/// How a path is shown in a listing: as it was written, unless that has bytes that must not go out.
+/// `None`: nothing that can be shown means it.
+fn shown(argument: &[u8], path: &VirtualPath) -> Option<Vec<u8>> {
+    if !argument.iter().any(u8::is_ascii_control) {
+        return Some(argument.to_vec());
+    }
+    (!path.has_control_bytes()).then(|| path.as_bytes().to_vec())
+}
+
 fn source(login: &Login, turn: &Turn, argument: &[u8], prefix: Prefix) -> Result<Source, Reply> {
     let path = login.path(argument)?;
     let home = turn.cx.home;
@@ -514,7 +523,10 @@ fn source(login: &Login, turn: &Turn, argument: &[u8], prefix: Prefix) -> Result
         Ok(meta) if meta.kind == Kind::Dir => {
             let mut before = Vec::new();
             if prefix == Prefix::Argument && !argument.is_empty() {
-                before.extend_from_slice(argument);
+                let Some(shown) = shown(argument, &path) else {
+                    return Ok(Source::Nothing);
+                };
+                before = shown;
                 if before.last() != Some(&b'/') {
                     before.push(b'/');
                 }
@@ -532,13 +544,9 @@ fn source(login: &Login, turn: &Turn, argument: &[u8], prefix: Prefix) -> Result
                 Kind::Link => home.read_link(&path).ok(),
                 _ => None,
             };
-            if path.has_control_bytes() {
-                return Ok(Source::Nothing);
-            }
-            return Ok(Source::One {
-                name: argument.to_vec(),
-                meta,
-                target,
+            return Ok(match shown(argument, &path) {
+                Some(name) => Source::One { name, meta, target },
+                None => Source::Nothing,
             });
         }
         Err(error) => error,
@@ -550,14 +558,22 @@ fn source(login: &Login, turn: &Turn, argument: &[u8], prefix: Prefix) -> Result
     if !has_wildcards(name) {
         return Err(error.into());
     }
+    let dir_path = login.path(dir)?;
+    let listing = Listing::new(home.open_dir(&dir_path)?);
+    let mut before = Vec::new();
+    if prefix == Prefix::Argument && !dir.is_empty() {
+        let Some(shown) = shown(dir, &dir_path) else {
+            return Ok(Source::Nothing);
+        };
+        before = shown;
+        if before.last() != Some(&b'/') {
+            before.push(b'/');
+        }
+    }
     Ok(Source::Directory {
-        listing: Listing::new(home.open_dir(&login.path(dir)?)?),
+        listing,
         pattern: Some(name.to_vec()),
-        prefix: if prefix == Prefix::Argument {
-            dir.to_vec()
-        } else {
-            Vec::new()
-        },
+        prefix: before,
     })
 }
 
