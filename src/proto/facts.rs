@@ -231,7 +231,8 @@ pub fn write_list_line(
     out.extend_from_slice(name);
     if let Some(target) = target {
         out.extend_from_slice(b" -> ");
-        super::reply::sanitised(out, target);
+        let printable = |&byte: &u8| if byte.is_ascii_control() { b'?' } else { byte };
+        out.extend(target.iter().map(printable));
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -3,6 +3,7 @@
 //! Entries come from the storage a batch at a time and leave as lines; however large the directory,
 //! what is held is one batch.
 
+use std::borrow::Cow;
 use std::io;
 
 use crate::accounts::Permissions;
@@ -118,6 +119,15 @@ impl Style {
     }
 }
 
+/// In a reply, an FF stands for itself only when it is doubled (Telnet).
+fn doubled(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if !bytes.contains(&0xff) {
+        return Cow::Borrowed(bytes);
+    }
+    let twice = |&byte: &u8| std::iter::repeat_n(byte, 1 + usize::from(byte == 0xff));
+    Cow::Owned(bytes.iter().flat_map(twice).collect())
+}
+
 impl Text {
     /// A listing for a data connection.
     pub fn new(source: Source, style: Style) -> Text {
@@ -159,16 +169,12 @@ impl Text {
             ..
         } = self;
         let in_reply = *in_reply;
-        let mut doubled = Vec::new();
         let mut line = |name: &[u8], meta: &Meta, target: Option<&[u8]>, incomplete: bool| {
             *entries += 1;
             if in_reply {
                 out.push(b' ');
-                if name.contains(&0xff) {
-                    doubled.clear();
-                    reply::sanitised(&mut doubled, name);
-                    return style.write(out, &doubled, meta, target, incomplete);
-                }
+                let (name, target) = (doubled(name), target.map(doubled));
+                return style.write(out, &name, meta, target.as_deref(), incomplete);
             }
             style.write(out, name, meta, target, incomplete);
         };
