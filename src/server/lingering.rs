@@ -11,47 +11,58 @@ use mio::net::TcpStream;
 use rustix::io::Errno;
 
 const PATIENCE: Duration = Duration::from_secs(2);
-const HELD_MAX: usize = 256;
 /// What a client may still send before it is cut off.
 const READ_BYTES: usize = 16 * 1024;
 
 /// The connections, oldest first.
-#[derive(Debug, Default)]
-pub struct Lingering(VecDeque<(Instant, TcpStream)>);
+#[derive(Debug)]
+pub struct Lingering {
+    held: VecDeque<(Instant, TcpStream)>,
+    held_max: usize,
+}
 
 impl Lingering {
+    /// Holds up to `held_max` connections. They are descriptors that no session has: clients that
+    /// are refused and stay must not take those that sessions need.
+    pub fn new(held_max: usize) -> Lingering {
+        Lingering {
+            held: VecDeque::new(),
+            held_max,
+        }
+    }
+
     /// Adds a connection that was shut down for writing.
     pub fn add(&mut self, stream: TcpStream, now: Instant) {
-        self.0.push_back((now + PATIENCE, stream));
-        if self.0.len() > HELD_MAX {
-            self.0.pop_front();
+        self.held.push_back((now + PATIENCE, stream));
+        if self.held.len() > self.held_max {
+            self.held.pop_front();
         }
-        if self.0.len() > 1 {
+        if self.held.len() > 1 {
             self.look_at_oldest(now);
         }
     }
 
     /// When [`Lingering::expire`] has something to do.
     pub fn next(&self) -> Option<Instant> {
-        self.0.front().map(|(until, _)| *until)
+        self.held.front().map(|(until, _)| *until)
     }
 
     /// Closes those whose time is over.
     pub fn expire(&mut self, now: Instant) {
         while self.next().is_some_and(|until| until <= now) {
-            self.0.pop_front();
+            self.held.pop_front();
         }
     }
 
     /// Closes those whose client has closed, whatever their time: descriptors are short.
     pub fn hurry(&mut self, now: Instant) {
-        for _ in 0..self.0.len() {
+        for _ in 0..self.held.len() {
             self.look_at_oldest(now);
         }
     }
 
     fn look_at_oldest(&mut self, now: Instant) {
-        let Some((until, stream)) = self.0.pop_front() else {
+        let Some((until, stream)) = self.held.pop_front() else {
             return;
         };
         let mut bytes = [0u8; READ_BYTES];
@@ -60,7 +71,7 @@ impl Lingering {
             Err(Errno::AGAIN | Errno::INTR)
         );
         if open && until > now {
-            self.0.push_back((until, stream));
+            self.held.push_back((until, stream));
         }
     }
 }

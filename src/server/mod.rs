@@ -54,8 +54,13 @@ const EVENTS_PER_TURN: usize = 1024;
 /// When descriptors have run out, accepting is tried again after this: edge-triggered events do not
 /// announce a connection twice.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+/// When a passive port becomes free because its time is over, no event tells.
+const WAITING_RETRY: Duration = Duration::from_millis(250);
 /// After the drain, what is left of the sessions may still read its last reply.
 const LAST_REPLIES: Duration = Duration::from_secs(2);
+/// Connections that have been sent to the end and wait for their client's, where there are enough
+/// descriptors.
+const LINGERING_MAX: usize = 256;
 /// Descriptors that are no session's: standard streams, poll, wakers, pipe, root, log.
 const OTHER_DESCRIPTORS: u64 = 32;
 
@@ -294,7 +299,7 @@ impl Server {
             registry,
             passive,
             background,
-            lingering: Lingering::default(),
+            lingering: Lingering::new((descriptors as usize / 16).clamp(1, LINGERING_MAX)),
             inputs: Buffers::new(conn::INPUT_BYTES, conn::INPUT_BYTES),
             outputs: Buffers::new(conn::INPUT_BYTES, 2 * conn::OUTPUT_BYTES),
             tools: Tools::new().map_err(io)?,
@@ -405,7 +410,9 @@ impl Server {
             Stopping::Draining(until) | Stopping::Ending(until) => Some(until),
             Stopping::No | Stopping::Now => None,
         };
+        let waiting = !self.shared.waiting.is_empty();
         [
+            waiting.then(|| self.shared.now + WAITING_RETRY),
             self.timers.next(),
             self.shared.lingering.next(),
             self.accept_retry,
