@@ -108,6 +108,11 @@ impl Control {
         }
     }
 
+    /// What has been read and not yet looked at, for who goes on with the socket itself.
+    pub fn take_held(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.input)
+    }
+
     pub fn read_exact(&mut self, n: usize) -> Vec<u8> {
         while self.input.len() < n {
             let before = self.input.len();

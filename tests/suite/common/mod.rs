@@ -1,11 +1,13 @@
 //! What the tests share: servers under test, raw sessions, other people's programs, file contents.
 
+pub mod bytewise;
 pub mod content;
 pub mod control;
 pub mod peers;
 pub mod server;
 pub mod tools;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before it counts as hung. Generous, since the machine may be busy:
@@ -24,4 +26,10 @@ pub fn wait_for<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Op
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Held by tests that need thousands of sockets, or all of the machine: one at a time.
+pub fn heavy() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::new(());
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -23,9 +23,36 @@ const STAGED_PREFIX: &[u8] = b".haul-";
 pub struct Server {
     process: Child,
     addr: SocketAddr,
-    root: TempDir,
+    _nest: TempDir,
+    root: PathBuf,
     log: Arc<Mutex<Vec<u8>>>,
-    log_reader: JoinHandle<()>,
+    unread_log: Option<ChildStderr>,
+    log_reader: Option<JoinHandle<()>>,
+}
+
+/// How a server is started where it is not the usual way.
+pub struct Launch<'a> {
+    pub listen: &'a str,
+    /// A program that becomes hauld, with its arguments: `prlimit`, say.
+    pub through: &'a [&'a str],
+    /// Where the served directory is within one that belongs to the test, so that the test owns
+    /// what is around it too.
+    pub below: &'a str,
+    pub options: &'a [&'a str],
+    /// Whether standard error is read from the beginning.
+    pub read_log: bool,
+}
+
+impl Default for Launch<'_> {
+    fn default() -> Self {
+        Launch {
+            listen: "127.0.0.1:0",
+            through: &[],
+            below: "",
+            options: &[],
+            read_log: true,
+        }
+    }
 }
 
 impl Server {
@@ -34,26 +61,30 @@ impl Server {
     }
 
     pub fn start_at(listen: &str, options: &[&str]) -> Server {
-        let root = tempfile::tempdir().expect("making a directory to serve");
-        let mut process = Command::new(env!("CARGO_BIN_EXE_hauld"))
-            .args(["--listen", listen])
-            .args(options)
-            .arg(root.path())
+        Server::launch(&Launch {
+            listen,
+            options,
+            ..Launch::default()
+        })
+    }
+
+    pub fn launch(launch: &Launch) -> Server {
+        let nest = tempfile::tempdir().expect("making a directory to serve");
+        let root = nest.path().join(launch.below);
+        fs::create_dir_all(&root).expect("making a directory to serve");
+        let words = [launch.through, &[env!("CARGO_BIN_EXE_hauld")]].concat();
+        let mut process = Command::new(words[0])
+            .args(&words[1..])
+            .args(["--listen", launch.listen])
+            .args(launch.options)
+            .arg(&root)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("starting hauld");
 
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let mut stderr = process.stderr.take().expect("stderr is a pipe");
-        let collected = Arc::clone(&log);
-        let log_reader = thread::spawn(move || {
-            let mut chunk = [0; 4096];
-            while let Ok(n @ 1..) = stderr.read(&mut chunk) {
-                collected.lock().unwrap().extend_from_slice(&chunk[..n]);
-            }
-        });
+        let stderr = process.stderr.take().expect("stderr is a pipe");
 
         // All of standard output is read, so that a server that prints more cannot get stuck on it.
         let mut stdout = BufReader::new(process.stdout.take().expect("stdout is a pipe"));
@@ -70,10 +101,15 @@ impl Server {
         let mut server = Server {
             process,
             addr: unknown,
+            _nest: nest,
             root,
-            log,
-            log_reader,
+            log: Arc::default(),
+            unread_log: Some(stderr),
+            log_reader: None,
         };
+        if launch.read_log {
+            server.read_log();
+        }
         let line = line
             .recv_timeout(PATIENCE)
             .expect("hauld says where it listens");
@@ -91,12 +127,26 @@ impl Server {
 
     /// The directory that is served.
     pub fn root(&self) -> &Path {
-        self.root.path()
+        &self.root
     }
 
     /// A path below the root.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
+        self.root.join(name)
+    }
+
+    /// Begins to read its standard error, where it was not read from the beginning.
+    pub fn read_log(&mut self) {
+        let Some(mut stderr) = self.unread_log.take() else {
+            return;
+        };
+        let collected = Arc::clone(&self.log);
+        self.log_reader = Some(thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = stderr.read(&mut chunk) {
+                collected.lock().unwrap().extend_from_slice(&chunk[..n]);
+            }
+        }));
     }
 
     /// What it logged so far.
@@ -119,6 +169,37 @@ impl Server {
             .trim_end_matches(" kB")
             .parse()
             .expect("VmRSS is a number of KiB")
+    }
+
+    /// The processor time it has used so far.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("running");
+        // Behind the name, which is in parentheses: 11 fields, then utime and stime.
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().expect("ticks"))
+            .sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
+    /// The processor time it uses in one second from now.
+    pub fn cpu_in_a_second(&self) -> Duration {
+        let before = self.cpu();
+        thread::sleep(Duration::from_secs(1));
+        self.cpu() - before
+    }
+
+    /// The names of its threads.
+    pub fn threads(&self) -> Vec<String> {
+        fs::read_dir(format!("/proc/{}/task", self.pid()))
+            .expect("running")
+            .flatten()
+            .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
+            .map(|name| name.trim().to_owned())
+            .collect()
     }
 
     /// How many descriptors it has open now.
@@ -175,7 +256,8 @@ impl Server {
     /// The log is whole once the process, and whoever else may write to it, has ended.
     fn await_end_of_log(&self) {
         wait_for(Duration::from_secs(1), || {
-            self.log_reader.is_finished().then_some(())
+            let reader = self.log_reader.as_ref();
+            reader.is_none_or(JoinHandle::is_finished).then_some(())
         });
     }
 
