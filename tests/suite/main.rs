@@ -8,7 +8,9 @@ mod common;
 
 mod basics;
 mod event_loop;
+mod files;
 mod haul_with_others;
 mod protocol;
 mod real_clients;
+mod resources;
 mod starting_and_stopping;
