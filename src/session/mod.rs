@@ -15,8 +15,6 @@
 //!
 //! Three methods ask: [`Session::deadline`], [`Session::wants_input`] and [`Session::totals`].
 
-#[cfg(test)]
-mod deadline_tests;
 mod files;
 mod inline;
 mod job;
@@ -24,6 +22,8 @@ mod login;
 mod refusal;
 mod site;
 mod task;
+#[cfg(test)]
+mod tests;
 mod text;
 mod transfers;
 pub mod verbs;

@@ -33,10 +33,10 @@ fn r14_who_does_not_read_a_download_gets_426() {
     let mut slow = Control::login(server.addr());
     let mut slow_data = slow.epsv();
     assert_eq!(slow.command("RETR large").code, 150);
-    for n in 0..8 {
+    for expected in &content[..8] {
         let mut byte = [0];
         slow_data.read_exact(&mut byte).expect("receiving");
-        assert_eq!(byte[0], content[n]);
+        assert_eq!(byte[0], *expected);
         // Meanwhile its control connection, and everybody else's, works.
         assert_eq!(slow.command("NOOP").code, 200);
         std::thread::sleep(Duration::from_millis(50));
