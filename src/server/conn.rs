@@ -729,7 +729,10 @@ impl Conn {
                 None
             }
             Action::Close => {
-                self.moving = None;
+                // What has moved stays moved: whether replies are read is judged by the difference.
+                if let Some(moving) = self.moving.take() {
+                    self.flushed += moving.pump.moved();
+                }
                 self.early = None;
                 self.closing = Some(Closing {
                     until: None,

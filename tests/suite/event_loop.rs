@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -365,5 +365,62 @@ fn e13_an_upload_that_cannot_be_written_leaves_no_byte_to_the_next() {
         session.quit();
         other.quit();
     }
+    four_questions(&server, baseline);
+}
+
+/// How many bytes of a connection the kernel holds on their way to `reader`: not yet read by it, or
+/// not yet sent by the other end. (Both ends are on this machine.)
+fn on_their_way(reader: &TcpStream) -> usize {
+    let port = |address: std::io::Result<SocketAddr>| address.expect("connected").port();
+    let (here, there) = (port(reader.local_addr()), port(reader.peer_addr()));
+    let table = fs::read_to_string("/proc/net/tcp").expect("reading");
+    let sockets = table.lines().skip(1).map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let hex = |text: &str| usize::from_str_radix(text, 16).expect("hex digits");
+        let port = |address: &str| hex(&address[address.len() - 4..]) as u16;
+        let (sending, receiving) = fields[4].split_once(':').expect("two queues");
+        let ports = (port(fields[1]), port(fields[2]));
+        (ports, hex(sending), hex(receiving))
+    });
+    sockets
+        .map(|(ports, sending, receiving)| match ports {
+            ports if ports == (here, there) => receiving,
+            ports if ports == (there, here) => sending,
+            _ => 0,
+        })
+        .sum()
+}
+
+#[test]
+fn a_session_that_is_ended_in_a_transfer_and_reads_nothing_ends_alone() {
+    let server = Server::start(&["--stall-timeout", "1"]);
+    let baseline = server.baseline();
+    let mut session = Control::login(server.addr());
+    let mut data = session.epsv();
+    assert_eq!(session.command("STOR f").code, 150);
+    let content = bytes(1, 4 * MIB);
+
+    // Replies that nobody reads, until the server holds some of them itself.
+    const BATCH: usize = 2000;
+    let reply = b"200 Here.\r\n".len();
+    let mut expected = 0;
+    loop {
+        session.send(&b"NOOP\r\n".repeat(BATCH));
+        expected += BATCH * reply;
+        // What moves meanwhile keeps this from counting as stalled.
+        data.write_all(&content[..32 * KIB]).expect("sending");
+        let all = || (on_their_way(session.stream()) >= expected).then_some(());
+        if wait_for(Duration::from_millis(300), all).is_none() {
+            break;
+        }
+    }
+    // The time in which something has to move begins again behind this, as somebody else's tells.
+    data.write_all(&content).expect("sending");
+    let mut stalls = Control::login(server.addr());
+    assert_eq!(stalls.command("UPLOAD 10 g").code, 150);
+    assert_eq!(stalls.reply().code, 426);
+    session.send(&[b'x'; 5000]);
+    until_all_are_closed(&server, baseline);
+    assert!(!server.path("f").exists());
     four_questions(&server, baseline);
 }
