@@ -32,6 +32,9 @@ const SMALL_FILE_BYTES: u64 = 64 * 1024;
 pub const OUTPUT_BYTES: usize = 256 * 1024;
 /// What one command takes off the budget beside the bytes it moves.
 const COMMAND_COST: usize = 512;
+/// Commands stop after this, whatever is left of the budget: making a directory may take a thousand
+/// times as long as NOOP, and nobody knows before.
+const COMMANDS_TIME: Duration = Duration::from_micros(250);
 /// A closed connection is read from for so long, and so much, so that the last reply is not lost to
 /// the reset that unread input causes.
 const LINGER: Duration = Duration::from_secs(2);
@@ -327,10 +330,11 @@ impl Conn {
     /// Does what can be done, up to its budget.
     pub fn advance(&mut self, shared: &mut Shared) -> Next {
         let mut budget = QUANTUM_BYTES;
+        let begin = Instant::now();
         let (moved_before, commands_before) = (self.moved(), self.session.totals().commands);
         while !self.dead && self.closing.is_none() && budget > 0 {
             let moved = self.move_bytes(shared, &mut budget);
-            let took = self.take_commands(shared, &mut budget);
+            let took = self.take_commands(shared, &mut budget, begin);
             if !moved && !took {
                 break;
             }
@@ -499,7 +503,7 @@ impl Conn {
     }
 
     /// Takes commands until there are no more, or a transfer begins. True: something changed.
-    fn take_commands(&mut self, shared: &mut Shared, budget: &mut usize) -> bool {
+    fn take_commands(&mut self, shared: &mut Shared, budget: &mut usize, begin: Instant) -> bool {
         let mut changed = false;
         let held_max = shared.world.config.limits.replies_bytes_max;
         while !self.dead && self.closing.is_none() && *budget > 0 {
@@ -529,6 +533,9 @@ impl Conn {
                     self.unread_at += used;
                     let answered = self.held().saturating_sub(held);
                     *budget = budget.saturating_sub(COMMAND_COST + used + answered);
+                    if begin.elapsed() >= COMMANDS_TIME {
+                        *budget = 0;
+                    }
                     changed = true;
                     if self.moving.is_some() {
                         break;

@@ -221,6 +221,40 @@ fn r06_large_listings_leave_time_for_others() {
     four_questions(&server, baseline);
 }
 
+/// R15: so do commands that take long: each of these makes a file and renames it over another.
+#[test]
+fn r15_commands_that_take_long_leave_time_for_others() {
+    const UPLOADS: usize = 10_000;
+    let _alone = heavy();
+    let server = Server::start(&[]);
+    let baseline = server.baseline();
+    let uploading = AtomicBool::new(true);
+    let answered = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut session = Control::login(server.addr());
+            for _ in 0..UPLOADS / 1000 {
+                session.send(&b"UPLOAD 0+ f\r\n".repeat(1000));
+                for _ in 0..1000 {
+                    assert_eq!(session.reply().code, 226);
+                }
+            }
+            uploading.store(false, Ordering::Relaxed);
+            session.quit();
+        });
+        let mut other = Control::login(server.addr());
+        let mut answered = 0;
+        while uploading.load(Ordering::Relaxed) {
+            assert_eq!(other.command("NOOP").code, 200);
+            answered += 1;
+        }
+        other.quit();
+        answered
+    });
+    // By what they send and receive alone, hundreds of these would fit into one turn.
+    assert!(answered > UPLOADS / 150, "{answered} turns for others");
+    four_questions(&server, baseline);
+}
+
 /// R15: a transfer that could take all the time leaves some for everybody else, and they for it.
 #[test]
 fn r15_a_fast_download_and_many_questions_share_the_server() {
