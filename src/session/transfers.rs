@@ -484,11 +484,14 @@ fn send_text(login: &mut Login, turn: &mut Turn, text: Text) -> Handled {
     )
 }
 
-/// `-la dir` is `dir`, unless something is called `-la dir`.
+const OPTION_WORDS_MAX: usize = 8;
+
+/// `-la dir` is `dir`, unless something is called `-la dir`. Each word costs a look at the disk, so
+/// that only as many are taken for options as anybody needs.
 fn without_options<'a>(login: &Login, turn: &Turn<'a>) -> &'a [u8] {
     let mut rest = turn.argument;
-    while rest.first() == Some(&b'-') {
-        if turn.cx.home.lstat(&login.cwd.join(rest)).is_ok() {
+    for _ in 0..OPTION_WORDS_MAX {
+        if rest.first() != Some(&b'-') || turn.cx.home.lstat(&login.cwd.join(rest)).is_ok() {
             break;
         }
         rest = match memchr::memchr(b' ', rest) {
