@@ -128,7 +128,6 @@ fn r14_an_upload_that_stops_is_ended_and_nothing_published() {
         assert!(!server.path(name).exists(), "{name} is published");
     }
     stores.quit();
-    waits.quit();
     four_questions(&server, baseline);
 }
 
