@@ -726,7 +726,14 @@ impl Conn {
                 };
                 Some(Input::TransferEnded(ended))
             }
-            Action::Commit(upload, how) => Some(Input::Committed(upload.publish(&how))),
+            Action::Commit(upload, how) => {
+                let replaced = upload.keep_replaced_if_large();
+                let result = upload.publish(&how);
+                if let Some(replaced) = replaced {
+                    shared.background.order_unattended(Task::Dispose(replaced));
+                }
+                Some(Input::Committed(result))
+            }
             Action::Run(task @ Task::Dispose(_)) => {
                 shared.background.order_unattended(task);
                 None

@@ -2,6 +2,7 @@
 //! HASH and its older forms. Nothing here needs a data connection.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
@@ -77,21 +78,17 @@ pub(super) fn rmd(login: &mut Login, turn: &mut Turn) -> Handled {
 
 /// Freeing the blocks of a large file takes long, but only once nobody has it open; so the last
 /// descriptor of one is closed elsewhere.
-const LARGE_BYTES: u64 = 64 << 20;
+fn dispose_of(kept: Option<OwnedFd>, turn: &mut Turn) {
+    if let Some(file) = kept {
+        turn.out.push(Action::Run(Task::Dispose(file)));
+    }
+}
 
 pub(super) fn dele(login: &mut Login, turn: &mut Turn) -> Handled {
     let path = login.path(turn.argument)?;
-    let meta = turn.cx.home.lstat(&path)?;
-    let large = meta.kind == Kind::File && meta.size >= LARGE_BYTES;
-    let open = if large {
-        turn.cx.home.open_file(&path).ok()
-    } else {
-        None
-    };
+    let kept = turn.cx.home.keep_if_large(&path);
     turn.cx.home.remove_file(&path)?;
-    if let Some((file, _)) = open {
-        turn.out.push(Action::Run(Task::Dispose(file.into())));
-    }
+    dispose_of(kept, turn);
     Ok(Reply::new(250, "Removed.").into())
 }
 
@@ -107,8 +104,12 @@ pub(super) fn rnto(login: &mut Login, turn: &mut Turn) -> Handled {
         return Err(Reply::new(503, "Send RNFR first."));
     };
     let to = login.new_path(turn.argument)?;
+    let kept = turn.cx.home.keep_if_large(&to);
     match turn.cx.home.rename(&from, &to) {
-        Ok(()) => Ok(Reply::new(250, "Renamed.").into()),
+        Ok(()) => {
+            dispose_of(kept, turn);
+            Ok(Reply::new(250, "Renamed.").into())
+        }
         Err(error) => Err(match Errno::from_io_error(&error) {
             Some(Errno::XDEV) => Reply::new(553, "That is on another file system."),
             Some(Errno::ISDIR) => Reply::new(553, "The new name is a directory."),

@@ -81,6 +81,13 @@ impl Root {
         }
     }
 
+    /// Keeps the regular file that has the name `path`, if freeing its blocks would take long: they
+    /// are freed where this descriptor is closed, and not where the name is removed or replaced.
+    pub fn keep_if_large(&self, path: &VirtualPath) -> Option<OwnedFd> {
+        let (dir, name) = self.parent(path, Errno::ISDIR).ok()?;
+        keep_if_large(&dir, name)
+    }
+
     /// Opens a directory for reading. ENOTDIR if it is none.
     pub fn open_dir(&self, path: &VirtualPath) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -199,6 +206,15 @@ impl Root {
             Kind::Link | Kind::Other => Err(Errno::NXIO),
         }
     }
+}
+
+/// Freeing the blocks of a smaller file is done at once.
+const LARGE_BYTES: u64 = 16 << 20;
+
+pub(super) fn keep_if_large(dir: impl AsFd, name: &[u8]) -> Option<OwnedFd> {
+    let place = rustix::fs::openat(&dir, name, PLACE | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+    let meta = stat_open(&place).ok()?;
+    (meta.kind == Kind::File && meta.size >= LARGE_BYTES).then_some(place)
 }
 
 /// Opens what is at `path` below `dir`, or nothing.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::path::DecInt;
 
 use super::path::{RESERVED_PREFIX, VirtualPath};
-use super::root::{Root, only_modified, permissions, rename_new, stat_in};
+use super::root::{Root, keep_if_large, only_modified, permissions, rename_new, stat_in};
 use crate::proto::facts::{Kind, Meta};
 
 /// A hidden name is random in 64 bits: a second one is needed only if somebody else made the first.
@@ -106,6 +106,12 @@ impl Upload {
     /// The file or link that had the name when this began.
     pub fn replaces(&self) -> Option<&Meta> {
         self.replaces.as_ref()
+    }
+
+    /// The file that [`Upload::publish`] will replace, kept as [`Root::keep_if_large`] does.
+    pub fn keep_replaced_if_large(&self) -> Option<OwnedFd> {
+        self.replaces
+            .and_then(|_| keep_if_large(&self.dir, &self.name))
     }
 
     /// Gives the file its mode, its time and, in one step, its name. Whoever looks sees what was
