@@ -8,7 +8,7 @@
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Shutdown};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -237,8 +237,7 @@ impl Conn {
         }
         let mut actions = shared.take_actions();
         let world = shared.world.clone();
-        self.session
-            .handle(input, &shared.context(&world), &mut actions);
+        self.hand_over(input, &world, shared, &mut actions);
         self.perform(actions, &world, shared);
     }
 
@@ -485,7 +484,7 @@ impl Conn {
                     self.read(shared);
                 }
                 if self.dead {
-                    return;
+                    return drop_job(pump.into_job(), shared);
                 }
             }
             _ => {}
@@ -500,6 +499,15 @@ impl Conn {
             }),
             shared,
         );
+    }
+
+    /// Ends a transfer that nobody asks about any more.
+    fn drop_transfer(&mut self, shared: &Shared) {
+        if let Some(moving) = self.moving.take() {
+            // What has moved stays moved: whether replies are read is judged by the difference.
+            self.flushed += moving.pump.moved();
+            drop_job(moving.pump.into_job(), shared);
+        }
     }
 
     /// Takes commands until there are no more, or a transfer begins. True: something changed.
@@ -681,11 +689,25 @@ impl Conn {
                 answer = self.act(action, shared);
             }
             if let Some(input) = answer {
-                self.session
-                    .handle(input, &shared.context(world), &mut actions);
+                self.hand_over(input, world, shared, &mut actions);
             }
         }
         shared.give_actions(actions);
+    }
+
+    fn hand_over(
+        &mut self,
+        input: Input,
+        world: &Rc<World>,
+        shared: &mut Shared,
+        actions: &mut Vec<Action>,
+    ) {
+        let kept = match &input {
+            Input::TransferEnded(ended) => ended.job.keep_if_large(),
+            _ => None,
+        };
+        self.session.handle(input, &shared.context(world), actions);
+        dispose_of(kept, shared);
     }
 
     fn act(&mut self, action: Action, shared: &mut Shared) -> Option<Input> {
@@ -729,9 +751,7 @@ impl Conn {
             Action::Commit(upload, how) => {
                 let replaced = upload.keep_replaced_if_large();
                 let result = upload.publish(&how);
-                if let Some(replaced) = replaced {
-                    shared.background.order_unattended(Task::Dispose(replaced));
-                }
+                dispose_of(replaced, shared);
                 Some(Input::Committed(result))
             }
             Action::Run(task @ Task::Dispose(_)) => {
@@ -743,10 +763,7 @@ impl Conn {
                 None
             }
             Action::Close => {
-                // What has moved stays moved: whether replies are read is judged by the difference.
-                if let Some(moving) = self.moving.take() {
-                    self.flushed += moving.pump.moved();
-                }
+                self.drop_transfer(shared);
                 self.early = None;
                 self.closing = Some(Closing {
                     until: None,
@@ -849,6 +866,7 @@ impl Conn {
 
     /// The last thing that happens to a connection.
     pub fn bury(&mut self, shared: &mut Shared) {
+        self.drop_transfer(shared);
         if let Some(place) = self.slot {
             let client = self.session.peer().ip();
             shared.passive.abandon(self.id, place, client, shared.now);
@@ -871,6 +889,19 @@ impl Moving {
     fn is_waiting(&self) -> bool {
         matches!(self.data, Data::Awaited | Data::Connecting(_))
     }
+}
+
+/// Has a file closed where it stops nobody that its blocks are freed.
+fn dispose_of(kept: Option<OwnedFd>, shared: &Shared) {
+    if let Some(file) = kept {
+        shared.background.order_unattended(Task::Dispose(file));
+    }
+}
+
+fn drop_job(job: Job, shared: &Shared) {
+    let kept = job.keep_if_large();
+    drop(job);
+    dispose_of(kept, shared);
 }
 
 fn register(shared: &Shared, stream: &mut TcpStream, id: Id) -> io::Result<()> {

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use sha2::Sha256;
 
@@ -43,6 +44,17 @@ pub enum Job {
     Discard(u64),
     /// A listing goes out.
     Text(Box<Text>),
+}
+
+impl Job {
+    /// The staged file, if freeing its blocks would take long: they are freed where this descriptor
+    /// is closed, and not where a job that came to nothing is dropped.
+    pub fn keep_if_large(&self) -> Option<OwnedFd> {
+        match self {
+            Job::Receive(receive) => receive.upload.keep_if_large(),
+            Job::Send(_) | Job::Discard(_) | Job::Text(_) => None,
+        }
+    }
 }
 
 /// A part of a file that goes out.

@@ -17,7 +17,9 @@ use rustix::io::Errno;
 use rustix::path::DecInt;
 
 use super::path::{RESERVED_PREFIX, VirtualPath};
-use super::root::{Root, keep_if_large, only_modified, permissions, rename_new, stat_in};
+use super::root::{
+    LARGE_BYTES, Root, keep_if_large, only_modified, permissions, rename_new, stat_in, stat_open,
+};
 use crate::proto::facts::{Kind, Meta};
 
 /// A hidden name is random in 64 bits: a second one is needed only if somebody else made the first.
@@ -112,6 +114,13 @@ impl Upload {
     pub fn keep_replaced_if_large(&self) -> Option<OwnedFd> {
         self.replaces
             .and_then(|_| keep_if_large(&self.dir, &self.name))
+    }
+
+    /// The staged file itself, kept in the same way, for when this is dropped unpublished.
+    pub fn keep_if_large(&self) -> Option<OwnedFd> {
+        let meta = stat_open(&self.file).ok()?;
+        let large = meta.size >= LARGE_BYTES;
+        large.then(|| self.file.try_clone().ok().map(OwnedFd::from))?
     }
 
     /// Gives the file its mode, its time and, in one step, its name. Whoever looks sees what was

@@ -310,3 +310,35 @@ fn names_are_bytes() {
     refused(root.stat(&at(b"d/".repeat(2100))), Errno::NAMETOOLONG);
     refused(root.create_dir(&at(b"a\0b"), 0o755), Errno::INVAL);
 }
+
+/// Whether anybody waits for the blocks of a large file is decided by who closes it last.
+#[test]
+fn only_large_files_are_kept_while_they_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let make = |name: &str, bytes: u64| {
+        let file = fs::File::create(dir.path().join(name)).unwrap();
+        file.set_len(bytes).unwrap();
+    };
+    make("small", 1);
+    make("large", 1 << 30);
+    fs::create_dir(dir.path().join("dir")).unwrap();
+    symlink("large", dir.path().join("link")).unwrap();
+    for name in ["small", "dir", "link", "absent", "/"] {
+        assert!(root.keep_if_large(&at(name)).is_none(), "{name}");
+    }
+    let kept = root.keep_if_large(&at("large")).unwrap();
+    let upload = Upload::create(&root, &at("large")).unwrap();
+    assert!(upload.keep_if_large().is_none(), "nothing has come yet");
+    upload.file().set_len(1 << 30).unwrap();
+    let (staged, replaced) = (upload.keep_if_large(), upload.keep_replaced_if_large());
+    upload.publish(&OVER).unwrap();
+    // What was replaced is without a name, and still there.
+    for descriptor in [kept, replaced.unwrap()] {
+        let meta = rustix::fs::fstat(&descriptor).unwrap();
+        assert_eq!((meta.st_nlink, meta.st_size), (0, 1 << 30));
+    }
+    assert_eq!(rustix::fs::fstat(staged.unwrap()).unwrap().st_nlink, 1);
+    let small = Upload::create(&root, &at("small")).unwrap();
+    assert!(small.keep_replaced_if_large().is_none());
+}
