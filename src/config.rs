@@ -22,10 +22,63 @@ pub struct Config {
     pub passive_address: Option<IpAddr>,
     /// Whether PORT and EPRT are served.
     pub active: bool,
+    /// TLS.
+    pub tls: Tls,
     /// Permission bits that new files and directories do not get.
     pub umask: u32,
     /// How much of everything.
     pub limits: Limits,
+}
+
+/// Whether sessions use TLS, and what for.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Whether they may or must.
+    pub level: TlsLevel,
+    /// Anonymous sessions need not, where they must: what they see is public.
+    pub anonymous_exempt: bool,
+    /// The files of the certificate; `None`: it is a self-signed one.
+    pub files: Option<TlsFiles>,
+    /// Addresses where TLS begins at once, without AUTH.
+    pub implicit: Vec<SocketAddr>,
+    /// A data connection must resume the TLS session of its control connection, which shows that it
+    /// comes from the same client.
+    pub reuse_required: bool,
+}
+
+/// Whether sessions use TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsLevel {
+    /// There is none.
+    #[default]
+    Off,
+    /// Who wants to.
+    Optional,
+    /// Nobody logs in and no file moves without it.
+    Required,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+impl TlsLevel {
+    /// What is safe where nothing was said: nobody's password crosses a network in clear.
+    pub fn by_default(listen: &[SocketAddr], has_certificate: bool) -> TlsLevel {
+        let is_public = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+        if listen.iter().any(is_public) {
+            TlsLevel::Required
+        } else if has_certificate {
+            TlsLevel::Optional
+        } else {
+            TlsLevel::Off
+        }
+    }
 }
 
 /// The limits, with their defaults in [`Limits::default`].
@@ -37,6 +90,9 @@ pub struct Limits {
     pub sessions_per_address_max: usize,
     /// From the connection to the login.
     pub login_timeout: Duration,
+    /// A TLS handshake, on control and data connections: it is two round trips and less than a
+    /// millisecond of work, so ten seconds forgive a bad network and no idler.
+    pub tls_handshake_timeout: Duration,
     /// Without a command, while nothing is transferred or owed.
     pub idle_timeout: Duration,
     /// How long NOOP alone keeps a session.
@@ -74,6 +130,7 @@ impl Default for Limits {
             sessions_max: 10_000,
             sessions_per_address_max: 64,
             login_timeout: Duration::from_secs(30),
+            tls_handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(15 * 60),
             noop_keeps: Duration::from_secs(60 * 60),
             data_wait: Duration::from_secs(30),
@@ -101,6 +158,7 @@ impl Default for Config {
             passive_ports: None,
             passive_address: None,
             active: true,
+            tls: Tls::default(),
             umask: 0o022,
             limits: Limits::default(),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use haul::accounts::Anonymous;
-use haul::config::{Config, Limits};
+use haul::config::{Config, Limits, Tls, TlsFiles, TlsLevel};
 use haul::server::Server;
 use log::LevelFilter;
 
@@ -23,9 +23,25 @@ struct Arguments {
     /// Where to listen; may be given several times [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
-    /// What sessions without an account may do
-    #[arg(long, value_name = "LEVEL", default_value = "write")]
-    anonymous: Level,
+    /// What sessions without an account may do [default: write]
+    #[arg(long, value_name = "LEVEL")]
+    anonymous: Option<Level>,
+    /// Whether sessions use TLS [default: required if a listener is not loopback, optional with
+    /// --tls-cert, otherwise off]
+    #[arg(long, value_name = "LEVEL")]
+    tls: Option<Security>,
+    /// The certificate and its chain, read again on SIGHUP [default: a self-signed one is made and kept]
+    #[arg(long, value_name = "PEM", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the certificate
+    #[arg(long, value_name = "PEM", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Where to listen for clients that begin with TLS, without AUTH; may be given several times
+    #[arg(long, value_name = "ADDR:PORT")]
+    implicit_tls: Vec<SocketAddr>,
+    /// Whether data connections must resume the TLS session of their control connection
+    #[arg(long, value_name = "WHEN", default_value = "accept")]
+    tls_reuse: Reuse,
     /// Ports for passive data connections [default: 64 that the kernel chooses]
     #[arg(long, value_name = "A-B", value_parser = port_range)]
     passive_ports: Option<RangeInclusive<u16>>,
@@ -65,6 +81,19 @@ enum Level {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum Security {
+    Off,
+    Optional,
+    Required,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Reuse {
+    Accept,
+    Require,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum Switch {
     On,
     Off,
@@ -92,9 +121,10 @@ fn run(arguments: Arguments) -> Result<(), String> {
     let server = Server::start(config).map_err(|error| error.to_string())?;
     let addresses = server.addresses().map_err(|error| error.to_string())?;
     let mut out = std::io::stdout().lock();
-    for address in addresses {
+    for (address, implicit_tls) in addresses {
+        let mark = if implicit_tls { " (TLS)" } else { "" };
         // Whoever started it may not care to read this.
-        let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
+        let _ = writeln!(out, "listening on {address}{mark}").and_then(|()| out.flush());
         log::info!("serving {} on {address}", dir.display());
     }
     drop(out);
@@ -114,9 +144,9 @@ fn configuration(arguments: Arguments) -> Result<Config, String> {
             .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
     }
     let anonymous = match arguments.anonymous {
-        Level::None => Anonymous::None,
-        Level::Read => Anonymous::Read,
-        Level::Write => Anonymous::Write,
+        Some(Level::None) => Anonymous::None,
+        Some(Level::Read) => Anonymous::Read,
+        Some(Level::Write) | None => Anonymous::Write,
     };
     let limits = Limits {
         sessions_max: arguments.max_sessions,
@@ -126,13 +156,26 @@ fn configuration(arguments: Arguments) -> Result<Config, String> {
         stall_timeout: arguments.stall_timeout,
         ..Limits::default()
     };
-    let defaults = Config::default();
-    Ok(Config {
-        listen: if arguments.listen.is_empty() {
-            defaults.listen
-        } else {
-            arguments.listen
+    let mut listen = arguments.listen;
+    if listen.is_empty() && arguments.implicit_tls.is_empty() {
+        listen = Config::default().listen;
+    }
+    let files = arguments.tls_cert.zip(arguments.tls_key);
+    let files = files.map(|(certificate, key)| TlsFiles { certificate, key });
+    let tls = tls(
+        arguments.tls,
+        &listen,
+        arguments.anonymous.is_some(),
+        Tls {
+            files,
+            implicit: arguments.implicit_tls,
+            reuse_required: matches!(arguments.tls_reuse, Reuse::Require),
+            ..Tls::default()
         },
+    )?;
+    Ok(Config {
+        listen,
+        tls,
         dir,
         anonymous,
         passive_ports: arguments.passive_ports,
@@ -140,6 +183,32 @@ fn configuration(arguments: Arguments) -> Result<Config, String> {
         active: matches!(arguments.active, Switch::On),
         limits,
         ..Config::default()
+    })
+}
+
+/// What was said about TLS, and where nothing was, what is safe.
+fn tls(
+    said: Option<Security>,
+    listen: &[SocketAddr],
+    anonymous_given: bool,
+    tls: Tls,
+) -> Result<Tls, String> {
+    let level = match said {
+        Some(Security::Off) if !tls.implicit.is_empty() => {
+            return Err("--implicit-tls needs TLS, which --tls off switches off".to_string());
+        }
+        Some(Security::Off) => TlsLevel::Off,
+        Some(Security::Optional) => TlsLevel::Optional,
+        Some(Security::Required) => TlsLevel::Required,
+        None => {
+            let all = [listen, &tls.implicit].concat();
+            TlsLevel::by_default(&all, !tls.implicit.is_empty() || tls.files.is_some())
+        }
+    };
+    Ok(Tls {
+        level,
+        anonymous_exempt: said.is_none() && anonymous_given,
+        ..tls
     })
 }
 

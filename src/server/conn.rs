@@ -5,6 +5,8 @@
 //! (an event will come) or when its budget is used up (then it asks for another turn). There is no
 //! third way to stop.
 
+mod protected;
+
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Shutdown};
@@ -19,7 +21,8 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use super::background::Ticket;
-use super::pump::{self, Pump, QUANTUM_BYTES, Step};
+use super::pump::{self, Pump, QUANTUM_BYTES, Step, Wire};
+use super::tls::{self, Tls};
 use super::{Id, Shared, Socket, World, listen};
 use crate::proto::line::LINE_BYTES_MAX;
 use crate::session::{Action, Ended, Input, Job, Outcome, Send, Session, Task, Transfer, Via};
@@ -64,6 +67,11 @@ pub struct Conn {
     pub timer_at: Option<Instant>,
     session: Session,
     control: TcpStream,
+    /// The control connection is inside TLS.
+    tls: Option<Box<Tls>>,
+    /// What its data connections have in common with it.
+    secure: Option<tls::Session>,
+    handshake_until: Option<Instant>,
     bind: IpAddr,
     readable: bool,
     writable: bool,
@@ -95,8 +103,11 @@ pub struct Conn {
 struct Moving {
     pump: Pump,
     data: Data,
+    /// The data connection is inside TLS.
+    tls: Option<Box<Tls>>,
     /// Until when the data connection must be there.
     wait_until: Instant,
+    handshake_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -135,6 +146,9 @@ impl Conn {
             timer_at: None,
             session,
             control,
+            tls: None,
+            secure: None,
+            handshake_until: None,
             bind,
             readable: false,
             writable: true,
@@ -265,6 +279,11 @@ impl Conn {
             self.dead = true;
             return;
         }
+        if self.handshake_until.is_some_and(|until| until <= now) {
+            log::info!("{} takes too long for TLS", self.session.peer());
+            self.dead = true;
+            return;
+        }
         if self.listening_until.is_some_and(|until| until <= now) {
             self.listening_until = None;
             self.tell(Input::Listening(None), shared);
@@ -275,6 +294,13 @@ impl Conn {
             .is_some_and(|m| m.is_waiting() && m.wait_until <= now)
         {
             self.end_transfer(Outcome::NoConnection, shared);
+        }
+        if self
+            .moving
+            .as_ref()
+            .is_some_and(|m| m.handshake_until.is_some_and(|until| until <= now))
+        {
+            self.end_transfer(Outcome::NotProtected, shared);
         }
         if self.stall.as_ref().is_some_and(|stall| stall.until <= now) {
             let moved = self.moved();
@@ -315,6 +341,8 @@ impl Conn {
         [
             self.session.deadline(&world.config),
             waiting,
+            self.moving.as_ref().and_then(|m| m.handshake_until),
+            self.handshake_until,
             self.listening_until,
             self.stall.as_ref().map(|stall| stall.until),
             self.closing.as_ref().and_then(|closing| closing.until),
@@ -362,13 +390,15 @@ impl Conn {
     }
 
     fn moved(&self) -> u64 {
-        self.flushed + self.moving.as_ref().map_or(0, |moving| moving.pump.moved())
+        let control = self.tls.as_ref().map_or(0, |tls| tls.left());
+        let moving = self.moving.as_ref().map_or(0, |moving| moving.moved());
+        self.flushed + control + moving
     }
 
     fn watch_for_stall(&mut self, shared: &Shared) {
         // For a data connection that is awaited there is another deadline.
         let moves = self.moving.as_ref().is_some_and(|m| !m.is_waiting());
-        if !moves && self.output.is_empty() {
+        if !moves && self.is_flushed() {
             self.stall = None;
         } else if self.stall.is_none() {
             let until = shared.now + shared.world.config.limits.stall_timeout;
@@ -394,7 +424,17 @@ impl Conn {
                 ready,
                 registered,
             } => {
-                let step = moving.pump.step(stream.as_fd(), &mut shared.tools, budget);
+                let mut wire = Wire {
+                    socket: stream.as_fd(),
+                    tls: moving.tls.as_deref_mut(),
+                };
+                let step = protected::step(&mut moving.pump, &mut wire, shared, budget);
+                let handshaking = moving.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+                moving.handshake_until = match moving.handshake_until {
+                    _ if !handshaking => None,
+                    None => Some(shared.now + shared.world.config.limits.tls_handshake_timeout),
+                    until => until,
+                };
                 if matches!(step, Step::Blocked) {
                     *ready = false;
                     if !*registered {
@@ -431,6 +471,9 @@ impl Conn {
         shared: &mut Shared,
         budget: &mut usize,
     ) -> Step {
+        if self.tls.is_some() {
+            return self.receive_decrypted(pump, shared, budget);
+        }
         let (used, outcome) = pump.feed(&self.unread[self.unread_at..], &mut shared.tools);
         self.unread_at += used;
         *budget -= used.min(*budget);
@@ -444,7 +487,11 @@ impl Conn {
         if !self.readable {
             return Step::Blocked;
         }
-        let step = pump.step(self.control.as_fd(), &mut shared.tools, budget);
+        let mut wire = Wire {
+            socket: self.control.as_fd(),
+            tls: None,
+        };
+        let step = pump.step(&mut wire, &mut shared.tools, budget);
         if matches!(step, Step::Blocked) {
             self.readable = false;
         }
@@ -453,10 +500,14 @@ impl Conn {
 
     fn send_in_band(&mut self, pump: &mut Pump, shared: &mut Shared, budget: &mut usize) -> Step {
         self.flush_with(true, shared);
-        if self.dead || !self.output.is_empty() || !self.writable {
+        if self.dead || !self.is_flushed() || !self.writable {
             return Step::Blocked;
         }
-        let step = pump.step(self.control.as_fd(), &mut shared.tools, budget);
+        let mut wire = Wire {
+            socket: self.control.as_fd(),
+            tls: self.tls.as_deref_mut(),
+        };
+        let step = pump.step(&mut wire, &mut shared.tools, budget);
         if matches!(step, Step::Blocked) {
             self.writable = false;
         }
@@ -467,7 +518,10 @@ impl Conn {
         let Some(moving) = self.moving.take() else {
             return;
         };
-        let Moving { pump, data, .. } = *moving;
+        let moved = moving.moved();
+        let Moving {
+            pump, data, tls, ..
+        } = *moving;
         let complete = matches!(outcome, Outcome::Complete);
         match data {
             Data::Open { stream, .. } if complete && !pump.is_receiving() => {
@@ -479,7 +533,11 @@ impl Conn {
             }
             // Whether the client is still there decides whether a plain upload is whole, and its
             // control connection may have ended before the event of that came.
-            Data::Open { .. } if complete => {
+            Data::Open { stream, .. } if complete => {
+                // The client may wait for our end, but it has no say any more.
+                if tls.is_some() && stream.shutdown(Shutdown::Write).is_ok() {
+                    shared.lingering.add(stream, shared.now);
+                }
                 if self.unread.len() - self.unread_at < INPUT_BYTES {
                     self.read(shared);
                 }
@@ -489,7 +547,7 @@ impl Conn {
             }
             _ => {}
         }
-        self.flushed += pump.moved();
+        self.flushed += moved;
         let bytes = pump.moved();
         self.tell(
             Input::TransferEnded(Ended {
@@ -577,6 +635,9 @@ impl Conn {
             self.unread.drain(..self.unread_at);
             self.unread_at = 0;
         }
+        if self.tls.is_some() {
+            return self.read_decrypted(shared);
+        }
         let room = self.unread.capacity() - self.unread.len();
         match rustix::io::read(&self.control, spare_capacity(&mut self.unread)) {
             Ok(0) => {
@@ -611,8 +672,11 @@ impl Conn {
     }
 
     fn flush_with(&mut self, more: bool, shared: &mut Shared) {
-        if self.output.is_empty() || !self.writable || self.dead {
+        if self.is_flushed() || !self.writable || self.dead {
             return;
+        }
+        if self.tls.is_some() {
+            return self.flush_encrypted(shared);
         }
         let before = self.output_at;
         match pump::flush(&self.control, &self.output, &mut self.output_at, more) {
@@ -654,6 +718,11 @@ impl Conn {
             return;
         };
         if self.dead || !self.output.is_empty() {
+            return;
+        }
+        if closing.until.is_none() && !protected::say_goodbye(&mut self.tls, &self.control, shared)
+        {
+            self.writable = false;
             return;
         }
         if closing.until.is_none() {
@@ -740,7 +809,7 @@ impl Conn {
             Action::CutTransfer => {
                 let moving = self.moving.take()?;
                 let bytes = moving.pump.moved();
-                self.flushed += bytes;
+                self.flushed += moving.moved();
                 let ended = Ended {
                     job: moving.pump.into_job(),
                     outcome: Outcome::Cut,
@@ -760,6 +829,10 @@ impl Conn {
             }
             Action::Run(task) => {
                 self.ticket = Some(shared.background.order(self.id, task));
+                None
+            }
+            Action::StartTls => {
+                self.start_tls(shared);
                 None
             }
             Action::Close => {
@@ -791,7 +864,17 @@ impl Conn {
     }
 
     fn begin(&mut self, transfer: Transfer, shared: &mut Shared) -> Option<Input> {
-        let Transfer { job, via } = transfer;
+        let Transfer { job, via, protect } = transfer;
+        let tls = match self.protect(&job, protect) {
+            Ok(tls) => tls,
+            Err(outcome) => {
+                return Some(Input::TransferEnded(Ended {
+                    job,
+                    outcome,
+                    bytes: 0,
+                }));
+            }
+        };
         let data = match (via, job) {
             (Via::Control, Job::Send(send)) if self.is_small(&send) => {
                 return Some(self.send_small(send));
@@ -825,7 +908,9 @@ impl Conn {
         self.moving = Some(Box::new(Moving {
             pump: Pump::new(data.1),
             data: data.0,
+            tls,
             wait_until,
+            handshake_until: None,
         }));
         None
     }
@@ -888,6 +973,10 @@ impl Conn {
 impl Moving {
     fn is_waiting(&self) -> bool {
         matches!(self.data, Data::Awaited | Data::Connecting(_))
+    }
+
+    fn moved(&self) -> u64 {
+        self.pump.moved() + self.tls.as_ref().map_or(0, |tls| tls.left())
     }
 }
 

@@ -18,6 +18,7 @@ mod listen;
 mod passive;
 mod pump;
 mod timers;
+mod tls;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -35,7 +36,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use crate::config::Config;
+use crate::config::{Config, TlsLevel};
 use crate::session::{Action, Context, Input, Session};
 use crate::storage::root::Root;
 use background::Background;
@@ -142,6 +143,8 @@ struct Shared {
     registry: Registry,
     passive: Passive,
     background: Background,
+    /// `None`: there is no TLS.
+    tls: Option<tls::Setup>,
     lingering: Lingering,
     /// For what was read and not yet used.
     inputs: Buffers,
@@ -181,6 +184,8 @@ impl Shared {
 struct Listener {
     socket: TcpListener,
     bind: IpAddr,
+    /// TLS begins at once.
+    implicit_tls: bool,
     ready: bool,
 }
 
@@ -253,15 +258,21 @@ impl Server {
     pub fn start(config: Config) -> Result<Server, StartError> {
         let dir = config.dir.display();
         let home = Root::open(&config.dir).map_err(cannot(format!("serve {dir}")))?;
+        let tls = match config.tls.level {
+            TlsLevel::Off => None,
+            _ => Some(tls::Setup::new(&config.tls).map_err(StartError)?),
+        };
         let mut listeners = Vec::new();
-        for &address in &config.listen {
+        let all = || config.listen.iter().chain(&config.tls.implicit);
+        for (n, &address) in all().enumerate() {
             let shares = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
-            let v6_only = address.port() != 0 && config.listen.iter().any(shares);
+            let v6_only = address.port() != 0 && all().any(shares);
             let socket = listen::tcp(address, BACKLOG, v6_only)
                 .map_err(cannot(format!("listen on {address}")))?;
             listeners.push(Listener {
                 socket,
                 bind: address.ip(),
+                implicit_tls: n >= config.listen.len(),
                 ready: false,
             });
         }
@@ -299,8 +310,9 @@ impl Server {
             registry,
             passive,
             background,
+            tls,
             lingering: Lingering::new((descriptors as usize / 16).clamp(1, LINGERING_MAX)),
-            inputs: Buffers::new(conn::INPUT_BYTES, conn::INPUT_BYTES),
+            inputs: Buffers::new(conn::INPUT_BYTES, 4 * conn::INPUT_BYTES),
             outputs: Buffers::new(conn::INPUT_BYTES, 2 * conn::OUTPUT_BYTES),
             tools: Tools::new().map_err(io)?,
             random: Random {
@@ -347,14 +359,15 @@ impl Server {
         })
     }
 
-    /// The addresses at which clients are accepted, with the ports that port 0 became.
+    /// The addresses at which clients are accepted, with the ports that port 0 became, and whether
+    /// TLS begins there at once.
     ///
     /// # Errors
     /// As getsockname(2).
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+    pub fn addresses(&self) -> io::Result<Vec<(SocketAddr, bool)>> {
         self.listeners
             .iter()
-            .map(|listener| listener.socket.local_addr())
+            .map(|listener| Ok((listener.socket.local_addr()?, listener.implicit_tls)))
             .collect()
     }
 
@@ -457,7 +470,7 @@ impl Server {
                 // A file would become larger than this process may make one. Unless it is caught it
                 // kills; so the upload fails with EFBIG, and that is all.
                 (SIGXFSZ, _) => {}
-                (SIGHUP, _) => log::info!("SIGHUP: there is nothing to read again yet"),
+                (SIGHUP, _) => self.reload(),
                 (_, Stopping::No) => {
                     log::info!("stopping: {} sessions", self.conns.len());
                     let drain = self.shared.world.config.limits.drain_timeout;
@@ -473,6 +486,17 @@ impl Server {
                     self.stopping = Stopping::Now;
                 }
             }
+        }
+    }
+
+    fn reload(&mut self) {
+        let config = &self.shared.world.config.tls;
+        match &mut self.shared.tls {
+            Some(setup) if config.files.is_some() => match setup.reload(config) {
+                Ok(()) => log::info!("SIGHUP: new sessions get the new certificate"),
+                Err(error) => log::error!("SIGHUP: the old certificate stays: {error}"),
+            },
+            _ => log::info!("SIGHUP: there is nothing to read again"),
         }
     }
 
@@ -503,7 +527,7 @@ impl Server {
                     break;
                 }
                 match self.listeners[n].socket.accept() {
-                    Ok((stream, peer)) => self.admit(stream, peer, self.listeners[n].bind),
+                    Ok((stream, peer)) => self.admit(stream, peer, n),
                     Err(error) => match accept_failed(&error) {
                         AcceptFailed::Nobody => self.listeners[n].ready = false,
                         AcceptFailed::Resources => return self.retry_accept(&error),
@@ -523,14 +547,21 @@ impl Server {
         self.shared.lingering.hurry(self.shared.now);
     }
 
-    fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr, bind: IpAddr) {
+    fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr, listener: usize) {
+        let Listener {
+            bind, implicit_tls, ..
+        } = self.listeners[listener];
         let address = counted(peer.ip());
         let count = address.map_or(0, |address| {
             self.per_address.get(&address).map_or(0, |n| *n)
         });
         let limits = &self.shared.world.config.limits;
         if self.conns.len() >= self.sessions_max || count >= limits.sessions_per_address_max {
-            return refuse(stream, &mut self.shared);
+            // Who expects TLS understands no line in clear.
+            if !implicit_tls {
+                refuse(stream, &mut self.shared);
+            }
+            return;
         }
         let entry = self.conns.vacant_entry();
         self.generation += 1;
@@ -546,8 +577,15 @@ impl Server {
         }
         let world = self.shared.world.clone();
         let mut actions = self.shared.take_actions();
-        let session = Session::new(peer, &self.shared.context(&world), &mut actions);
+        let begin = match implicit_tls {
+            true => Session::protected,
+            false => Session::new,
+        };
+        let session = begin(peer, &self.shared.context(&world), &mut actions);
         let conn = entry.insert(Conn::new(id, stream, bind, session));
+        if implicit_tls {
+            conn.start_tls(&mut self.shared);
+        }
         conn.perform(actions, &world, &mut self.shared);
         self.short = false;
         queue(&mut self.ready, conn);
@@ -792,7 +830,8 @@ fn raise_descriptor_limit(useful: u64) -> u64 {
 /// Every session needs a descriptor, and those that transfer need two more; what is kept back for
 /// that is an eighth, at least.
 fn sessions_that_fit(config: &Config, descriptors: u64, ports: u64) -> usize {
-    let others = OTHER_DESCRIPTORS + ports + config.listen.len() as u64;
+    let others =
+        OTHER_DESCRIPTORS + ports + (config.listen.len() + config.tls.implicit.len()) as u64;
     let free = descriptors.saturating_sub(others);
     let fit = (free - free / 8).max(1) as usize;
     if fit < config.limits.sessions_max {

@@ -1,6 +1,6 @@
 //! Moving the bytes of one transfer, a bounded amount per call.
 //!
-//! The way of moving is chosen in one place, [`Pump::step`], from the job; whose the bytes are, and
+//! The way of moving is chosen in one place, [`Pump::step`], from the job and the wire; whose the bytes are, and
 //! what is said when they have moved, is not known here.
 
 use std::fs::File;
@@ -13,6 +13,7 @@ use rustix::net::SendFlags;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 use sha2::Digest;
 
+use super::tls::{self, Read, Tls, WRITE_BYTES};
 use crate::session::{Job, Outcome, Receive, Send};
 
 /// Bytes that one connection may move per turn of the reactor, so that a fast transfer does not
@@ -30,11 +31,17 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// one, which takes longer than sending them.
 const BATCH_COST: usize = QUANTUM_BYTES / 4;
 
+/// What a part of a TLS handshake takes off the budget: a signature and a key exchange take as long as
+/// sending so much.
+const HANDSHAKE_COST: usize = QUANTUM_BYTES / 4;
+
 /// What all transfers share: only one of them runs at a time.
 #[derive(Debug)]
 pub struct Tools {
     /// Bytes on their way; empty between two calls.
     pub scratch: Vec<u8>,
+    /// Ciphertext on its way.
+    pub tls: tls::Buffers,
     pipe: Pipe,
 }
 
@@ -64,9 +71,19 @@ impl Tools {
     pub fn new() -> io::Result<Tools> {
         Ok(Tools {
             scratch: Vec::with_capacity(QUANTUM_BYTES),
+            tls: tls::Buffers::default(),
             pipe: Pipe::new()?,
         })
     }
+}
+
+/// A socket, and what protects it.
+#[derive(Debug)]
+pub struct Wire<'a> {
+    /// The socket.
+    pub socket: BorrowedFd<'a>,
+    /// TLS, where there is any.
+    pub tls: Option<&'a mut Tls>,
 }
 
 /// What came of one call.
@@ -128,17 +145,27 @@ impl Pump {
         self.job
     }
 
-    /// Moves up to `budget` bytes between the job and `socket`, and takes them off the budget.
-    pub fn step(&mut self, socket: BorrowedFd, tools: &mut Tools, budget: &mut usize) -> Step {
+    /// Moves up to `budget` bytes between the job and the wire, and takes them off the budget.
+    pub fn step(&mut self, wire: &mut Wire, tools: &mut Tools, budget: &mut usize) -> Step {
+        let socket = wire.socket;
         loop {
             if *budget == 0 {
                 return Step::More;
             }
-            let moved = match &mut self.job {
-                Job::Send(send) if send.bytes == 0 && self.held.is_empty() => {
+            if !self.is_receiving()
+                && let Some(tls) = &mut wire.tls
+                && let Some(step) = before_sending(tls, socket, tools, budget)
+            {
+                return step;
+            }
+            let moved = match (&mut self.job, &mut wire.tls) {
+                (Job::Send(send), _) if send.bytes == 0 && self.held.is_empty() => {
                     return Step::Done(Outcome::Complete);
                 }
-                Job::Send(send) if send.ascii.is_none() && !self.copies => {
+                (Job::Send(send), Some(tls)) if send.ascii.is_none() => {
+                    send_encrypted(send, tls, socket, tools)
+                }
+                (Job::Send(send), None) if send.ascii.is_none() && !self.copies => {
                     match send_file(send, socket, *budget) {
                         Io::Ended(Outcome::Failed(error)) if cannot_sendfile(&error) => {
                             self.copies = true;
@@ -147,12 +174,15 @@ impl Pump {
                         io => io,
                     }
                 }
-                Job::Send(_) | Job::Text(_) => match self.fill(tools, budget) {
-                    Ok(true) => self.send_held(socket, *budget),
+                (Job::Send(_) | Job::Text(_), _) => match self.fill(tools, budget) {
+                    Ok(true) => self.send_held(wire, tools, *budget),
                     Ok(false) => return Step::Done(Outcome::Complete),
                     Err(error) => return Step::Done(Outcome::Failed(error)),
                 },
-                Job::Receive(receive) => {
+                (Job::Receive(receive), Some(tls)) => {
+                    decrypt_in(receive, tls, socket, tools, budget)
+                }
+                (Job::Receive(receive), None) => {
                     if receive.bytes == Some(0) {
                         return Step::Done(Outcome::Complete);
                     }
@@ -163,8 +193,8 @@ impl Pump {
                         copy_in(receive, socket, tools, *budget)
                     }
                 }
-                Job::Discard(0) => return Step::Done(Outcome::Complete),
-                Job::Discard(left) => discard(left, socket, tools, *budget),
+                (Job::Discard(0), _) => return Step::Done(Outcome::Complete),
+                (Job::Discard(left), _) => discard(left, socket, tools, *budget),
             };
             match moved {
                 Io::Moved(n) => {
@@ -225,14 +255,109 @@ impl Pump {
         Ok(!self.held.is_empty())
     }
 
-    fn send_held(&mut self, socket: BorrowedFd, budget: usize) -> Io {
+    fn send_held(&mut self, wire: &mut Wire, tools: &mut Tools, budget: usize) -> Io {
         let held = &self.held[self.held_at..];
-        let io = send(socket, &held[..held.len().min(budget)], SendFlags::empty());
+        let io = match &mut wire.tls {
+            Some(tls) => match tls.write(wire.socket, held, &mut tools.tls) {
+                Ok(0) => Io::Blocked,
+                Ok(n) => Io::Moved(n),
+                Err(_) => Io::Ended(Outcome::Broken),
+            },
+            None => {
+                let held = &held[..held.len().min(budget)];
+                send(wire.socket, held, SendFlags::empty())
+            }
+        };
         if let Io::Moved(n) = io {
             self.held_at += n;
         }
         io
     }
+}
+
+/// What has to happen before more can be encrypted: the handshake, and what was encrypted before has
+/// to leave. `None`: it has.
+fn before_sending(
+    tls: &mut Tls,
+    socket: BorrowedFd,
+    tools: &mut Tools,
+    budget: &mut usize,
+) -> Option<Step> {
+    while tls.is_handshaking() {
+        if *budget == 0 {
+            return Some(Step::More);
+        }
+        tools.scratch.clear();
+        // What a client sends on a connection that is the server's to send on is nothing.
+        match tls.read(socket, &mut tools.scratch, &mut tools.tls) {
+            Read::Moved(_) => *budget -= HANDSHAKE_COST.min(*budget),
+            Read::Blocked => return Some(Step::Blocked),
+            _ => return Some(Step::Done(Outcome::NotProtected)),
+        }
+    }
+    if tls.has_failed() {
+        return Some(Step::Done(Outcome::NotProtected));
+    }
+    match tls.flush(socket, &mut tools.tls) {
+        Ok(true) => None,
+        Ok(false) => Some(Step::Blocked),
+        Err(_) => Some(Step::Done(Outcome::Broken)),
+    }
+}
+
+/// Nothing of before waits, so all of it is taken.
+fn send_encrypted(send: &mut Send, tls: &mut Tls, socket: BorrowedFd, tools: &mut Tools) -> Io {
+    let most = at_most(Some(send.bytes), WRITE_BYTES);
+    if tools.scratch.len() < most {
+        tools.scratch.resize(WRITE_BYTES, 0);
+    }
+    let n = match send.file.read_at(&mut tools.scratch[..most], send.at) {
+        Ok(0) => return Io::Ended(Outcome::Failed(io::ErrorKind::UnexpectedEof.into())),
+        Ok(n) => n,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Io::Moved(0),
+        Err(error) => return Io::Ended(Outcome::Failed(error)),
+    };
+    match tls.write(socket, &tools.scratch[..n], &mut tools.tls) {
+        Ok(n) => {
+            send.at += n as u64;
+            send.bytes -= n as u64;
+            Io::Moved(n)
+        }
+        Err(_) => Io::Ended(Outcome::Broken),
+    }
+}
+
+/// A file that ends without close_notify was cut off: with TLS that can be told.
+fn decrypt_in(
+    into: &mut Receive,
+    tls: &mut Tls,
+    socket: BorrowedFd,
+    tools: &mut Tools,
+    budget: &mut usize,
+) -> Io {
+    let handshake = if tls.is_handshaking() {
+        HANDSHAKE_COST
+    } else {
+        0
+    };
+    let mut scratch = std::mem::take(&mut tools.scratch);
+    scratch.clear();
+    let io = match tls.read(socket, &mut scratch, &mut tools.tls) {
+        Read::Moved(n) => match write_in(into, &scratch, &mut Vec::new()) {
+            Ok(()) => {
+                let beside = n.saturating_sub(scratch.len()) + handshake;
+                *budget = budget.saturating_sub(beside);
+                Io::Moved(scratch.len())
+            }
+            Err(error) => Io::Ended(Outcome::Failed(error)),
+        },
+        Read::Blocked => Io::Blocked,
+        Read::Ended => Io::Ended(end_of_stream(into)),
+        Read::Refused => Io::Ended(Outcome::NotProtected),
+        Read::Cut | Read::Broken => Io::Ended(Outcome::Broken),
+    };
+    tools.scratch = scratch;
+    io
 }
 
 /// Some file systems (FUSE among them) cannot; then bytes are copied.

@@ -16,9 +16,9 @@ use crate::storage::staging::{Publish, Upload};
 use crate::storage::walk::Tree;
 
 fn in_band(turn: &mut Turn, job: Job, what: What) -> Handled {
-    let via = Via::Control;
+    let (via, protect) = (Via::Control, false);
     turn.out
-        .push(Action::Transfer(Box::new(Transfer { job, via })));
+        .push(Action::Transfer(Box::new(Transfer { job, via, protect })));
     Ok(Answer::Later(Later::Transfer { via, what }))
 }
 

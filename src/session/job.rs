@@ -20,6 +20,8 @@ pub struct Transfer {
     pub job: Job,
     /// Where.
     pub via: Via,
+    /// A data connection is inside TLS. The control connection is what it is.
+    pub protect: bool,
 }
 
 /// The connection of a transfer.
@@ -103,6 +105,8 @@ pub enum Outcome {
     Complete,
     /// No data connection came in time, or none could be made: 425.
     NoConnection,
+    /// TLS on the data connection did not come about, or not as it must: 522.
+    NotProtected,
     /// The connection broke: 426.
     Broken,
     /// Nearly nothing moved for too long: 426.

@@ -3,9 +3,11 @@
 use std::mem;
 
 use super::files::path_of;
+use super::security::{self, Security};
 use super::verbs::{self, FEATURES_OF_NO_VERB, Feature, VERBS};
 use super::{Action, Algorithm, Answer, Handled, Later, Session, Turn, Via, Who};
 use crate::accounts::{self, Permission, Permissions};
+use crate::config::TlsLevel;
 use crate::proto::facts::Facts;
 use crate::proto::line::verb_and_argument;
 use crate::proto::reply::{IntoText, Reply, Text};
@@ -26,6 +28,8 @@ pub(super) struct Login {
     pub(super) data: Option<Via>,
     /// EPSV ALL: no other way of arranging it any more (RFC 2428 section 4).
     pub(super) epsv_all: bool,
+    /// TLS is required of this user: no data in clear.
+    pub(super) needs_protected_data: bool,
     /// SITE IDLE changes it; the session reads it back.
     pub(super) idle_timeout_s: Option<u64>,
     /// The address that data connections must have.
@@ -48,6 +52,7 @@ impl Login {
 
 pub(super) fn user(session: &mut Session, turn: &mut Turn) -> Handled {
     leave(session, turn);
+    security::refuse_in_clear(turn, turn.argument)?;
     if let Who::Stranger { user, .. } = &mut session.who {
         *user = Some(turn.argument.to_vec());
     }
@@ -56,7 +61,7 @@ pub(super) fn user(session: &mut Session, turn: &mut Turn) -> Handled {
 
 /// Forgets who is logged in and all that belongs to it; a login that fails afterwards leaves nobody.
 /// The time for a login begins only if there was one: a stranger gains nothing by saying USER again.
-fn leave(session: &mut Session, turn: &mut Turn) {
+pub(super) fn leave(session: &mut Session, turn: &mut Turn) {
     match &mut session.who {
         Who::Stranger { user, .. } => *user = None,
         Who::Known(login) => {
@@ -77,6 +82,7 @@ pub(super) fn pass(session: &mut Session, turn: &mut Turn) -> Handled {
         Who::Known(_) => return Err(Reply::new(503, "You are logged in already.")),
         Who::Stranger { user, .. } => mem::take(user),
     };
+    security::refuse_in_clear(turn, name.as_deref().unwrap_or_default())?;
     let Some(name) = name else {
         return Err(Reply::new(503, "Send USER first."));
     };
@@ -97,6 +103,7 @@ pub(super) fn pass(session: &mut Session, turn: &mut Turn) -> Handled {
         rename_from: None,
         data: None,
         epsv_all: false,
+        needs_protected_data: security::is_required(turn, &name),
         idle_timeout_s: None,
         peer: session.peer,
     }));
@@ -109,6 +116,9 @@ pub(super) fn acct(_: &mut Login, _: &mut Turn) -> Handled {
 
 pub(super) fn rein(session: &mut Session, turn: &mut Turn) -> Handled {
     leave(session, turn);
+    if let Security::Protected { data, .. } = turn.security {
+        *data = false;
+    }
     *turn.preferences = super::Preferences {
         facts: Facts::default(),
         hash: Algorithm::Sha256,
@@ -148,6 +158,10 @@ pub(super) fn feat(_: &mut Session, turn: &mut Turn) -> Handled {
             Feature::None => None,
             Feature::Name => Some(verb.name.to_string()),
             Feature::Line(line) => Some(line.to_string()),
+            Feature::Tls(line) => {
+                let is_on = turn.cx.config.tls.level != TlsLevel::Off;
+                is_on.then(|| line.to_string())
+            }
             Feature::With(more) => Some(format!("{} {more}", verb.name)),
             Feature::Facts => Some(format!("MLST {}", turn.preferences.facts.all_starred())),
             Feature::Digests => Some(format!("HASH {}", digests(turn.preferences.hash))),

@@ -20,6 +20,7 @@ mod inline;
 mod job;
 mod login;
 mod refusal;
+mod security;
 mod site;
 mod task;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use crate::proto::reply::Reply;
 use crate::storage::root::Root;
 use crate::storage::staging::{Publish, Upload};
 use login::Login;
+use security::Security;
 use transfers::{Running, What};
 use verbs::{Argument, Run, Verb};
 
@@ -97,6 +99,8 @@ pub enum Action {
     Commit(Upload, Publish),
     /// Do work that takes long. Answered by [`Input::TaskDone`].
     Run(Task),
+    /// The client begins TLS behind what was said so far: from here on everything travels inside it.
+    StartTls,
     /// Send what there is to send, then end the connection. Nothing follows.
     Close,
 }
@@ -176,6 +180,7 @@ pub struct Session {
     who: Who,
     wait: Wait,
     preferences: Preferences,
+    security: Security,
     /// Lines that wait behind a transfer, from `queued_at` on.
     queued: Vec<u8>,
     queued_at: usize,
@@ -213,6 +218,8 @@ enum Later {
     },
     /// The end of the transfer that is running (ABOR).
     Cut,
+    /// TLS begins behind this reply.
+    Tls(Reply),
     /// There is no later: the connection closes behind this reply.
     Close(Reply),
 }
@@ -231,6 +238,7 @@ struct Turn<'a> {
     out: &'a mut Vec<Action>,
     argument: &'a [u8],
     preferences: &'a mut Preferences,
+    security: &'a mut Security,
     /// Bytes have arrived behind the line.
     more_behind: bool,
 }
@@ -254,6 +262,7 @@ impl Session {
                 facts: Facts::default(),
                 hash: Algorithm::Sha256,
             },
+            security: Security::Clear,
             queued: Vec::new(),
             queued_at: 0,
             searched: 0,
@@ -261,6 +270,14 @@ impl Session {
             control_ended: false,
             shutting_down: false,
             totals: Totals::default(),
+        }
+    }
+
+    /// As [`Session::new`], of a connection that began with TLS.
+    pub fn protected(peer: SocketAddr, cx: &Context, out: &mut Vec<Action>) -> Session {
+        Session {
+            security: Security::IMPLICIT,
+            ..Session::new(peer, cx, out)
         }
     }
 
@@ -423,13 +440,14 @@ impl Session {
         cx: &Context,
         out: &mut Vec<Action>,
     ) -> Handled {
-        let mut preferences = self.preferences;
+        let (mut preferences, mut security) = (self.preferences, self.security);
         let argument = argument.unwrap_or_default();
         let mut turn = Turn {
             cx,
             out,
             argument,
             preferences: &mut preferences,
+            security: &mut security,
             more_behind,
         };
         if let Run::Unchecked(handler) = verb.run {
@@ -453,6 +471,7 @@ impl Session {
             (Run::LoggedIn(..), Who::Stranger { .. }) => Err(not_logged_in()),
         };
         self.preferences = preferences;
+        self.security = security;
         handled
     }
 
@@ -475,6 +494,10 @@ impl Session {
         self.wait = match later {
             Later::Cut => return,
             Later::Close(reply) => return self.hang_up(reply, out),
+            Later::Tls(reply) => {
+                out.push(Action::Reply(reply));
+                return out.push(Action::StartTls);
+            }
             Later::Listening { extended } => Wait::Listening { extended },
             Later::Digest { reply, of } => Wait::Task(Box::new(Pending::Digest { reply, of })),
             Later::Copy {

@@ -9,6 +9,7 @@ use sha2::Digest;
 
 use super::job::{Ended, Job, Outcome, Receive, Send, Transfer, Via};
 use super::login::Login;
+use super::security::refuse_clear_data;
 use super::text::{Source, Style, Text};
 use super::{Action, Answer, Handled, Later, Session, Task, Turn, Wait, Who};
 use crate::accounts::Permission;
@@ -239,7 +240,8 @@ pub fn is_from(peer: SocketAddr, address: SocketAddr) -> bool {
 
 impl Login {
     /// The arranged connection, which stays arranged until [`begin`].
-    fn arranged(&self) -> Result<Via, Reply> {
+    fn arranged(&self, turn: &Turn) -> Result<Via, Reply> {
+        refuse_clear_data(self, turn)?;
         self.data
             .ok_or_else(|| Reply::new(425, "Send EPSV, PASV, PORT or EPRT first."))
     }
@@ -247,18 +249,19 @@ impl Login {
 
 /// 150, then the transfer.
 fn begin(login: &mut Login, turn: &mut Turn, preliminary: Reply, job: Job, what: What) -> Handled {
-    let via = login.arranged()?;
+    let via = login.arranged(turn)?;
+    let protect = turn.security.protects_data();
     login.data = None;
     turn.out.push(Action::Reply(preliminary));
     turn.out
-        .push(Action::Transfer(Box::new(Transfer { job, via })));
+        .push(Action::Transfer(Box::new(Transfer { job, via, protect })));
     Ok(Answer::Later(Later::Transfer { via, what }))
 }
 
 // Files -------------------------------------------------------------------------------------------
 
 pub(super) fn retr(login: &mut Login, turn: &mut Turn) -> Handled {
-    login.arranged()?;
+    login.arranged(turn)?;
     let path = login.path(turn.argument)?;
     let (file, meta) = turn.cx.home.open_file(&path)?;
     let send = part_of(file, meta.size, login.restart, login.ascii)?;
@@ -298,7 +301,7 @@ pub(super) fn part_of(
 }
 
 pub(super) fn stor(login: &mut Login, turn: &mut Turn) -> Handled {
-    login.arranged()?;
+    login.arranged(turn)?;
     let path = login.new_path(turn.argument)?;
     let keep = match login.restart {
         0 => None,
@@ -328,7 +331,7 @@ pub(super) fn stor(login: &mut Login, turn: &mut Turn) -> Handled {
 }
 
 pub(super) fn appe(login: &mut Login, turn: &mut Turn) -> Handled {
-    login.arranged()?;
+    login.arranged(turn)?;
     let path = login.new_path(turn.argument)?;
     let keep = match turn.cx.home.open_file(&path) {
         Ok((_, meta)) if meta.size == 0 => None,
@@ -347,7 +350,7 @@ pub(super) fn appe(login: &mut Login, turn: &mut Turn) -> Handled {
 }
 
 pub(super) fn stou(login: &mut Login, turn: &mut Turn) -> Handled {
-    login.arranged()?;
+    login.arranged(turn)?;
     let name = format!("haul-{:016x}", turn.cx.random);
     let path = login.new_path(name.as_bytes())?;
     store(
@@ -416,10 +419,11 @@ fn store(
             "The file system cannot share blocks, and this file is too large to be copied.",
         ));
     }
-    let via = login.arranged()?;
+    let via = login.arranged(turn)?;
     login.data = None;
     turn.out.push(Action::Run(Task::Copy { from, to, bytes }));
-    let transfer = Transfer { job, via };
+    let protect = turn.security.protects_data();
+    let transfer = Transfer { job, via, protect };
     Ok(Answer::Later(Later::Copy {
         reply: preliminary,
         transfer,
@@ -449,7 +453,7 @@ pub(super) fn nlst(login: &mut Login, turn: &mut Turn) -> Handled {
 }
 
 pub(super) fn mlsd(login: &mut Login, turn: &mut Turn) -> Handled {
-    login.arranged()?;
+    login.arranged(turn)?;
     let dir = match turn.cx.home.open_dir(&login.path(turn.argument)?) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTDIR) => {
             return Err(Reply::new(501, "Not a directory; MLST is for files."));
@@ -467,7 +471,7 @@ pub(super) fn mlsd(login: &mut Login, turn: &mut Turn) -> Handled {
 }
 
 fn listing(login: &mut Login, turn: &mut Turn, style: Style, prefix: Prefix) -> Handled {
-    login.arranged()?;
+    login.arranged(turn)?;
     let argument = without_options(login, turn);
     let source = source(login, turn, argument, prefix)?;
     send_text(login, turn, Text::new(source, style))
@@ -595,9 +599,9 @@ pub(super) fn stat(session: &mut Session, turn: &mut Turn) -> Handled {
         now_s: turn.cx.wall_s,
     };
     let text = Text::in_reply(213, &title, source, style);
-    let (job, via) = (Job::Text(Box::new(text)), Via::Control);
+    let (job, via, protect) = (Job::Text(Box::new(text)), Via::Control, false);
     turn.out
-        .push(Action::Transfer(Box::new(Transfer { job, via })));
+        .push(Action::Transfer(Box::new(Transfer { job, via, protect })));
     Ok(Answer::Later(Later::Transfer {
         via,
         what: What::Text(EndOfText::Status),
@@ -765,8 +769,8 @@ impl Session {
                 if left > IMMEDIATE_BYTES_MAX {
                     return self.hang_up(reply, out);
                 }
-                let (job, via) = (Job::Discard(left), Via::Control);
-                out.push(Action::Transfer(Box::new(Transfer { job, via })));
+                let (job, via, protect) = (Job::Discard(left), Via::Control, false);
+                out.push(Action::Transfer(Box::new(Transfer { job, via, protect })));
                 let what = What::Discard(reply);
                 self.answer(Ok(Answer::Later(Later::Transfer { via, what })), out);
             }
@@ -822,6 +826,7 @@ fn end_of_text(end: &EndOfText, job: &Job) -> Reply {
 fn broke_off(outcome: Outcome) -> Reply {
     match outcome {
         Outcome::NoConnection => Reply::new(425, "No data connection was made."),
+        Outcome::NotProtected => Reply::new(522, "TLS on the data connection failed."),
         Outcome::Stalled => Reply::new(426, "The data connection stalled."),
         Outcome::Cut => Reply::new(426, "The transfer was aborted."),
         Outcome::Broken | Outcome::Complete => Reply::new(426, "The data connection broke."),

@@ -4,7 +4,7 @@
 //! from it. A new verb is one row here, one function, one dialogue.
 
 use super::login::{self, Login};
-use super::{Handled, Session, Turn, files, inline, site, transfers};
+use super::{Handled, Session, Turn, files, inline, security, site, transfers};
 use crate::accounts::Permission;
 
 /// One verb.
@@ -63,6 +63,8 @@ pub enum Feature {
     Digests,
     /// Another line.
     Line(&'static str),
+    /// Another line, where there is TLS.
+    Tls(&'static str),
 }
 
 const fn row(name: &'static str, argument: Argument, run: Run, help: &'static str) -> Verb {
@@ -105,9 +107,9 @@ pub static VERBS: &[Verb] = &[
     row("ACCT", Required, LoggedIn(P::None, login::acct), "ACCT account"),
     row("ALLO", Required, LoggedIn(P::None, transfers::allo), "ALLO bytes").keeps(),
     row("APPE", Required, LoggedIn(P::Append, transfers::appe), "APPE path"),
-    row("AUTH", Required, NotBuilt, "AUTH TLS"),
+    row("AUTH", Required, Anytime(security::auth), "AUTH TLS").feat(Feature::Tls("AUTH TLS")),
     row("AVBL", Optional, LoggedIn(P::List, files::avbl), "AVBL [path]").feat(Feature::Name),
-    row("CCC", No, NotBuilt, "CCC"),
+    row("CCC", No, Anytime(security::ccc), "CCC"),
     row("CDUP", No, LoggedIn(P::None, files::cdup), "CDUP"),
     row("CLNT", Optional, Anytime(login::clnt), "CLNT name").feat(Feature::Name),
     row("COMB", Optional, NotBuilt, "COMB"),
@@ -135,9 +137,9 @@ pub static VERBS: &[Verb] = &[
     row("PARTIAL", Required, NotBuilt, "PARTIAL path"),
     row("PASS", Optional, Anytime(login::pass), "PASS password"),
     row("PASV", No, LoggedIn(P::None, transfers::pasv), "PASV").keeps(),
-    row("PBSZ", Required, NotBuilt, "PBSZ 0"),
+    row("PBSZ", Required, Anytime(security::pbsz), "PBSZ 0").feat(Feature::Tls("PBSZ")),
     row("PORT", Optional, LoggedIn(P::None, transfers::port), "PORT h1,h2,h3,h4,p1,p2").keeps(),
-    row("PROT", Required, NotBuilt, "PROT C|P"),
+    row("PROT", Required, Anytime(security::prot), "PROT C|P").feat(Feature::Tls("PROT")),
     row("PWD", No, LoggedIn(P::None, files::pwd), "PWD"),
     row("QUIT", No, Anytime(login::quit), "QUIT"),
     row("RANG", Optional, NotBuilt, "RANG"),

@@ -1,0 +1,124 @@
+//! What all TLS connections of the process have in common: certificate, versions, ticket key.
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::version::{TLS12, TLS13};
+use rustls::{Error, ServerConfig};
+
+use super::Tls;
+use super::certificate::{self, Identity};
+use super::tickets::{Bound, NONCE_BYTES};
+use crate::config;
+
+/// A client that uses a ticket only once gets as many as it has connections at a time.
+const TICKETS_OF_CONTROL: usize = 2;
+/// One for the next connection.
+const TICKETS_OF_DATA: usize = 1;
+
+/// Certificate, versions and ticket key.
+#[derive(Debug)]
+pub struct Setup {
+    provider: Arc<CryptoProvider>,
+    config: Arc<ServerConfig>,
+    ticketer: Arc<dyn ProducesTickets>,
+    reuse_required: bool,
+}
+
+/// What the connections of one control session have in common. It keeps the certificate with which
+/// the session began.
+#[derive(Debug, Clone)]
+pub struct Session {
+    config: Arc<ServerConfig>,
+    reuse_required: bool,
+}
+
+impl Setup {
+    /// Reads the certificate that `tls` names, or the self-signed one, which is made if need be.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn new(tls: &config::Tls) -> Result<Setup, String> {
+        let identity = Identity::load(tls)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let ticketer = aws_lc_rs::Ticketer::new()
+            .map_err(|error| format!("cannot make a key for session tickets: {error}"))?;
+        let config = server_config(&provider, identity)?;
+        Ok(Setup {
+            provider,
+            config,
+            ticketer,
+            reuse_required: tls.reuse_required,
+        })
+    }
+
+    /// Reads the certificate again. Sessions that began before keep theirs.
+    ///
+    /// # Errors
+    /// One sentence; nothing has changed.
+    pub fn reload(&mut self, tls: &config::Tls) -> Result<(), String> {
+        self.config = server_config(&self.provider, Identity::load(tls)?)?;
+        Ok(())
+    }
+
+    /// For a new control session.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn session(&self) -> Result<Session, Error> {
+        let mut nonce = [0; NONCE_BYTES];
+        self.provider.secure_random.fill(&mut nonce)?;
+        let mut config = ServerConfig::clone(&self.config);
+        config.ticketer = Arc::new(Bound::new(self.ticketer.clone(), nonce));
+        Ok(Session {
+            config: Arc::new(config),
+            reuse_required: self.reuse_required,
+        })
+    }
+}
+
+impl Session {
+    /// TLS for the control connection. `before` is what is to leave first, in clear.
+    ///
+    /// # Errors
+    /// As [`Tls::new`].
+    pub fn control(&self, before: Vec<u8>) -> Result<Tls, Error> {
+        Tls::new(self.config.clone(), before, false)
+    }
+
+    /// TLS for a data connection. A client that only sends never reads a ticket, and what a client has
+    /// not read when it closes turns its end of the file into a reset: it gets none.
+    ///
+    /// # Errors
+    /// As [`Tls::new`].
+    pub fn data(&self, receives: bool) -> Result<Tls, Error> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.send_tls13_tickets = if receives { 0 } else { TICKETS_OF_DATA };
+        Tls::new(Arc::new(config), Vec::new(), self.reuse_required)
+    }
+}
+
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    identity: Identity,
+) -> Result<Arc<ServerConfig>, String> {
+    let Identity { chain, key, from } = identity;
+    let fingerprint = chain.first().map(certificate::fingerprint);
+    let config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+    let mut config = config.map_err(|error| match error {
+        Error::InconsistentKeys(_) => format!("{from}: the key is not that of the certificate"),
+        error => format!("cannot use {from}: {error}"),
+    })?;
+    config.alpn_protocols = vec![b"ftp".to_vec()];
+    config.send_tls13_tickets = TICKETS_OF_CONTROL;
+    // Sessions are remembered by the client, in tickets: nothing here runs out.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    log::info!(
+        "{from} has the SHA-256 fingerprint {}",
+        fingerprint.unwrap_or_default()
+    );
+    Ok(Arc::new(config))
+}
