@@ -86,7 +86,7 @@ pub struct Conn {
     output_at: usize,
     moving: Option<Box<Moving>>,
     /// A data connection that came before its transfer.
-    early: Option<TcpStream>,
+    early: Option<Early>,
     /// A passive data connection was made ready and has not been used for a transfer.
     listens: bool,
     slot: Option<usize>,
@@ -128,6 +128,16 @@ enum Data {
 struct Closing {
     until: Option<Instant>,
     drained: usize,
+}
+
+/// A data connection whose transfer has not begun.
+#[derive(Debug)]
+struct Early {
+    stream: TcpStream,
+    /// Some clients say nothing more on the control connection until their hello is answered here.
+    tls: Option<Box<Tls>>,
+    ready: bool,
+    registered: bool,
 }
 
 /// A window in which something has to move.
@@ -192,6 +202,9 @@ impl Conn {
                     event.is_error() || (event.is_read_closed() && event.is_write_closed());
             }
             Socket::Data => {
+                if let Some(early) = &mut self.early {
+                    early.ready = true;
+                }
                 if let Some(moving) = &mut self.moving
                     && let Data::Open { ready, .. } = &mut moving.data
                 {
@@ -229,7 +242,7 @@ impl Conn {
     }
 
     /// A data connection came to this session's slot.
-    pub fn data_arrived(&mut self, stream: TcpStream) {
+    pub fn data_arrived(&mut self, stream: TcpStream, shared: &mut Shared) {
         match &mut self.moving {
             Some(moving) if matches!(moving.data, Data::Awaited) => {
                 moving.data = Data::Open {
@@ -238,7 +251,16 @@ impl Conn {
                     registered: false,
                 };
             }
-            _ if self.listens => self.early = Some(stream),
+            _ if self.listens => {
+                let tls = self.protect(self.session.protects_data());
+                self.early = Some(Early {
+                    stream,
+                    tls: tls.unwrap_or_default(),
+                    ready: true,
+                    registered: false,
+                });
+                self.greet_early(shared);
+            }
             // It came too late: its transfer is over.
             _ => {}
         }
@@ -358,6 +380,7 @@ impl Conn {
     pub fn advance(&mut self, shared: &mut Shared) -> Next {
         let mut budget = QUANTUM_BYTES;
         let begin = Instant::now();
+        self.greet_early(shared);
         let (moved_before, commands_before) = (self.moved(), self.session.totals().commands);
         while !self.dead && self.closing.is_none() && budget > 0 {
             let moved = self.move_bytes(shared, &mut budget);
@@ -429,12 +452,14 @@ impl Conn {
                     tls: moving.tls.as_deref_mut(),
                 };
                 let step = protected::step(&mut moving.pump, &mut wire, shared, budget);
-                let handshaking = moving.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
-                moving.handshake_until = match moving.handshake_until {
-                    _ if !handshaking => None,
-                    None => Some(shared.now + shared.world.config.limits.tls_handshake_timeout),
-                    until => until,
-                };
+                if let Some(until) = moving.handshake_until {
+                    let limit = shared.world.config.limits.tls_handshake_timeout;
+                    let handshaking = moving.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+                    moving.handshake_until = handshaking.then(|| until.min(shared.now + limit));
+                    if !handshaking {
+                        protected::established(stream, &moving.pump, moving.tls.as_deref());
+                    }
+                }
                 if matches!(step, Step::Blocked) {
                     *ready = false;
                     if !*registered {
@@ -865,7 +890,12 @@ impl Conn {
 
     fn begin(&mut self, transfer: Transfer, shared: &mut Shared) -> Option<Input> {
         let Transfer { job, via, protect } = transfer;
-        let tls = match self.protect(&job, protect) {
+        let protection = match (&via, &self.early) {
+            (Via::Passive, Some(_)) => self.protect_early(protect),
+            (Via::Passive | Via::Active(_), _) => self.protect(protect),
+            (Via::Control, _) => Ok(None),
+        };
+        let mut tls = match protection {
             Ok(tls) => tls,
             Err(outcome) => {
                 return Some(Input::TransferEnded(Ended {
@@ -881,11 +911,11 @@ impl Conn {
             }
             (Via::Control, job) => (Data::Control, job),
             (Via::Passive, job) => match self.take_early() {
-                Some(stream) => (
+                Some(early) => (
                     Data::Open {
-                        stream,
+                        stream: early.stream,
                         ready: true,
-                        registered: false,
+                        registered: early.registered,
                     },
                     job,
                 ),
@@ -905,18 +935,27 @@ impl Conn {
             },
         };
         let wait_until = shared.now + shared.world.config.limits.data_wait;
+        let pump = Pump::new(data.1);
+        if let Some(tls) = &mut tls
+            && pump.is_receiving()
+        {
+            tls.withhold_tickets();
+        }
         self.moving = Some(Box::new(Moving {
-            pump: Pump::new(data.1),
+            pump,
             data: data.0,
+            // From the first byte on it is shorter.
+            handshake_until: tls
+                .is_some()
+                .then(|| wait_until + shared.world.config.limits.tls_handshake_timeout),
             tls,
             wait_until,
-            handshake_until: None,
         }));
         None
     }
 
     /// The connection that came before its transfer. From here on another one is for nothing.
-    fn take_early(&mut self) -> Option<TcpStream> {
+    fn take_early(&mut self) -> Option<Early> {
         self.listens = false;
         self.early.take()
     }

@@ -628,7 +628,7 @@ impl Server {
         let owner = self.shared.passive.claim(place, peer.ip().to_canonical());
         match owner.and_then(|id| self.conns.get_mut(id.key).filter(|conn| conn.id == id)) {
             Some(conn) => {
-                conn.data_arrived(stream);
+                conn.data_arrived(stream, &mut self.shared);
                 queue(&mut self.ready, conn);
             }
             None => log::info!("a data connection from {peer} that nobody waits for"),

@@ -19,6 +19,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{Error, HandshakeKind, ServerConfig};
 
 pub use setup::{Session, Setup};
+use tickets::Withholdable;
 
 /// Ciphertext read at a time: four full records.
 const READ_BYTES: usize = 64 * 1024;
@@ -35,7 +36,7 @@ const OUTGOING_BYTES: usize = WRITE_BYTES + 16 * RECORD_OVERHEAD_BYTES;
 const SPARE_MAX: usize = 8;
 
 /// The buffers that all connections share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Buffers {
     incoming: Vec<u8>,
     spare: Spare,
@@ -44,15 +45,6 @@ pub struct Buffers {
 /// Buffers for ciphertext that leaves. Their length is their capacity, so that none is zeroed twice.
 #[derive(Debug, Default)]
 struct Spare(Vec<Vec<u8>>);
-
-impl Default for Buffers {
-    fn default() -> Buffers {
-        Buffers {
-            incoming: Vec::new(),
-            spare: Spare::default(),
-        }
-    }
-}
 
 impl Spare {
     fn take(&mut self) -> Vec<u8> {
@@ -73,6 +65,8 @@ pub struct Tls {
     incoming: Vec<u8>,
     outgoing: Outgoing,
     must_resume: bool,
+    /// Those of a data connection, until the handshake is over.
+    tickets: Option<Arc<Withholdable>>,
     end: Option<End>,
     said_goodbye: bool,
 }
@@ -155,9 +149,29 @@ impl Tls {
                 ..Outgoing::default()
             },
             must_resume,
+            tickets: None,
             end: None,
             said_goodbye: false,
         })
+    }
+
+    /// Answers the client's hello and takes nothing more: the handshake is not over before
+    /// [`Tls::read`], and until then [`Tls::withhold_tickets`] is not too late.
+    pub fn greet(&mut self, socket: BorrowedFd, buffers: &mut Buffers) -> Read {
+        while !self.has_greeted() {
+            match self.read(socket, &mut Vec::new(), buffers) {
+                Read::Moved(_) => {}
+                read => return read,
+            }
+        }
+        Read::Moved(0)
+    }
+
+    /// The client never reads what it is sent on this connection: it gets no tickets.
+    pub fn withhold_tickets(&mut self) {
+        if let Some(tickets) = self.tickets.take() {
+            tickets.withhold();
+        }
     }
 
     /// Reads once from the socket and appends what can be decrypted to `plain`. What has to be
@@ -335,6 +349,11 @@ impl Tls {
     /// Whether the handshake is not over yet.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    /// Whether anything has been answered.
+    pub fn has_greeted(&self) -> bool {
+        self.outgoing.left > 0 || self.has_outgoing()
     }
 
     /// Whether nothing can be sent any more.

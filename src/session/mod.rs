@@ -594,6 +594,11 @@ impl Session {
         }
     }
 
+    /// Whether a data connection that is made now is inside TLS.
+    pub fn protects_data(&self) -> bool {
+        self.security.protects_data()
+    }
+
     /// Whether the session has ended: it takes no more input.
     pub fn is_closed(&self) -> bool {
         matches!(self.wait, Wait::Closed)

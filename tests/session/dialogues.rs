@@ -9,6 +9,8 @@
 //!
 //! ```text
 //! anonymous LEVEL                none, read or write (as without the line)
+//! tls LEVEL                      off (as without the line), optional or required; only without sockets,
+//!                                where what goes through TLS comes out of it unchanged
 //! not bytewise                   what is shown depends on which bytes arrive together
 //! file PATH = TEXT               a file
 //! sparse PATH BYTES              a file of so many zero bytes
@@ -56,6 +58,7 @@ mod script;
 
 use std::path::Path;
 
+use haul::config::TlsLevel;
 use peer::{OverSockets, Peer, WithoutSockets};
 use script::Script;
 
@@ -102,5 +105,8 @@ fn dialogues_byte_by_byte() {
 
 #[test]
 fn dialogues_over_sockets() {
-    run_all(|script, dir| Some(Box::new(OverSockets::start(script.level(), dir))));
+    run_all(|script, dir| {
+        let start = || Box::new(OverSockets::start(script.level(), dir)) as Box<dyn Peer>;
+        (script.tls == TlsLevel::Off).then(start)
+    });
 }

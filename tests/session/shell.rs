@@ -343,6 +343,8 @@ impl Shell {
                     last_word = Some("Run");
                     self.ask(Question::Run(task));
                 }
+                // What goes through TLS comes out of it unchanged.
+                Action::StartTls => {}
                 Action::Close => {
                     self.closed = true;
                     self.moving = None;
@@ -363,7 +365,7 @@ impl Shell {
     }
 
     fn begin(&mut self, transfer: Transfer) {
-        let Transfer { job, via } = transfer;
+        let Transfer { job, via, .. } = transfer;
         assert!(self.moving.is_none(), "a second transfer beside one");
         assert!(self.question.is_none(), "a transfer before an answer");
         self.moving = Some(Moving { job, via, moved: 0 });

@@ -8,12 +8,12 @@ use haul::session::verbs::{Argument, FEATURES_OF_NO_VERB, Feature, VERBS, Verb};
 use crate::shell::{Client, client};
 
 /// What is answered without a login.
-const ANYTIME: [&str; 12] = [
-    "ABOR", "CLNT", "CSID", "FEAT", "HELP", "NOOP", "OPTS", "PASS", "QUIT", "REIN", "SYST", "USER",
+const ANYTIME: [&str; 16] = [
+    "ABOR", "AUTH", "CCC", "CLNT", "CSID", "FEAT", "HELP", "NOOP", "OPTS", "PASS", "PBSZ", "PROT", "QUIT", "REIN", "SYST", "USER",
 ];
 
 /// Arguments with which a verb does something; other verbs take a path, which is `f` here.
-const ARGUMENTS: [(&str, &str); 22] = [
+const ARGUMENTS: [(&str, &str); 24] = [
     ("ALLO", "5"),
     ("AUTH", "TLS"),
     ("CWD", "d"),
@@ -26,7 +26,9 @@ const ARGUMENTS: [(&str, &str); 22] = [
     ("MODE", "S"),
     ("NLST", ""),
     ("OPTS", "UTF8 ON"),
+    ("PBSZ", "0"),
     ("PORT", "127,0,0,1,80,0"),
+    ("PROT", "P"),
     ("REST", "0"),
     ("SITE", "HELP"),
     ("STAT", ""),

@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 
 use mio::net::TcpStream;
 
-use super::{Closing, Conn};
+use super::{Closing, Conn, Early, register};
 use crate::server::Shared;
 use crate::server::pump::{Pump, Step, Wire};
 use crate::server::tls::{Read, Tls};
-use crate::session::{Input, Job, Outcome};
+use crate::session::{Input, Outcome};
 
 /// What a read of the control connection takes off the budget beside what it gave: a client may send
 /// records with nothing in them.
@@ -38,16 +38,50 @@ impl Conn {
         self.handshake_until = Some(shared.now + limit);
     }
 
-    /// TLS for the data connection of a job that has one.
-    pub(super) fn protect(&self, job: &Job, protect: bool) -> Result<Option<Box<Tls>>, Outcome> {
+    /// TLS for a data connection that has one.
+    pub(super) fn protect(&self, protect: bool) -> Result<Option<Box<Tls>>, Outcome> {
         if !protect {
             return Ok(None);
         }
-        let receives = matches!(job, Job::Receive(_) | Job::Discard(_));
-        let tls = self.secure.as_ref().map(|secure| secure.data(receives));
+        let tls = self.secure.as_ref().map(|secure| secure.data());
         match tls {
             Some(Ok(tls)) => Ok(Some(Box::new(tls))),
             _ => Err(Outcome::NotProtected),
+        }
+    }
+
+    /// TLS for the transfer that uses the early connection.
+    pub(super) fn protect_early(&mut self, protect: bool) -> Result<Option<Box<Tls>>, Outcome> {
+        let begun = self.early.as_mut().and_then(|early| early.tls.take());
+        match begun {
+            Some(tls) if protect => Ok(Some(tls)),
+            // The client began TLS, and then said that there is none.
+            Some(tls) if tls.has_greeted() => {
+                self.early = None;
+                Err(Outcome::Broken)
+            }
+            _ => self.protect(protect),
+        }
+    }
+
+    /// Answers a hello on a data connection whose transfer has not begun.
+    pub(super) fn greet_early(&mut self, shared: &mut Shared) {
+        let Some(Early {
+            stream,
+            tls: Some(tls),
+            ready,
+            registered,
+        }) = &mut self.early
+        else {
+            return;
+        };
+        if !mem::take(ready) {
+            return;
+        }
+        // How it failed, if it did, the transfer will find out.
+        let read = tls.greet(stream.as_fd(), &mut shared.tools.tls);
+        if read == Read::Blocked && !*registered {
+            *registered = register(shared, stream, self.id).is_ok();
         }
     }
 
@@ -180,6 +214,18 @@ pub(super) fn step(
         _ if pump.is_receiving() => step,
         Ok(false) => Step::Blocked,
         Err(_) => Step::Done(Outcome::Broken),
+    }
+}
+
+/// The handshake of a data connection is over.
+pub(super) fn established(stream: &TcpStream, pump: &Pump, tls: Option<&Tls>) {
+    if let Some(tls) = tls {
+        log::debug!("a data connection uses {}", tls.agreed());
+    }
+    // A client's close_notify waits in its kernel until what went before it is acknowledged, and by
+    // now the kernel on this side would take 40 ms for that.
+    if pump.is_receiving() {
+        let _ = rustix::net::sockopt::set_tcp_quickack(stream, true);
     }
 }
 

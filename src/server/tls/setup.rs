@@ -9,7 +9,7 @@ use rustls::{Error, ServerConfig};
 
 use super::Tls;
 use super::certificate::{self, Identity};
-use super::tickets::{Bound, NONCE_BYTES};
+use super::tickets::{Bound, NONCE_BYTES, Withholdable};
 use crate::config;
 
 /// A client that uses a ticket only once gets as many as it has connections at a time.
@@ -87,15 +87,18 @@ impl Session {
         Tls::new(self.config.clone(), before, false)
     }
 
-    /// TLS for a data connection. A client that only sends never reads a ticket, and what a client has
-    /// not read when it closes turns its end of the file into a reset: it gets none.
+    /// TLS for a data connection.
     ///
     /// # Errors
     /// As [`Tls::new`].
-    pub fn data(&self, receives: bool) -> Result<Tls, Error> {
+    pub fn data(&self) -> Result<Tls, Error> {
         let mut config = ServerConfig::clone(&self.config);
-        config.send_tls13_tickets = if receives { 0 } else { TICKETS_OF_DATA };
-        Tls::new(Arc::new(config), Vec::new(), self.reuse_required)
+        let tickets = Arc::new(Withholdable::new(config.ticketer));
+        config.ticketer = tickets.clone();
+        config.send_tls13_tickets = TICKETS_OF_DATA;
+        let mut tls = Tls::new(Arc::new(config), Vec::new(), self.reuse_required)?;
+        tls.tickets = Some(tickets);
+        Ok(tls)
     }
 }
 

@@ -5,6 +5,7 @@
 //! inside it: with another number it is no ticket, and a full handshake follows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::server::ProducesTickets;
 
@@ -43,6 +44,50 @@ impl ProducesTickets for Bound {
     }
 }
 
+/// Tickets of one data connection. TLS 1.3 sends them when the handshake is over, and by then it is
+/// known whether the client will read them: one that only sends never does, and what it has not read
+/// when it closes turns the end of its file into a reset.
+#[derive(Debug)]
+pub struct Withholdable {
+    tickets: Arc<dyn ProducesTickets>,
+    withheld: AtomicBool,
+}
+
+impl Withholdable {
+    pub fn new(tickets: Arc<dyn ProducesTickets>) -> Withholdable {
+        Withholdable {
+            tickets,
+            withheld: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on none are sent.
+    pub fn withhold(&self) {
+        self.withheld.store(true, Ordering::Relaxed);
+    }
+}
+
+impl ProducesTickets for Withholdable {
+    fn enabled(&self) -> bool {
+        self.tickets.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.tickets.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        match self.withheld.load(Ordering::Relaxed) {
+            true => None,
+            false => self.tickets.encrypt(plain),
+        }
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.tickets.decrypt(cipher)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +105,15 @@ mod tests {
         assert_eq!(one.decrypt(b"short"), None);
         let unbound = all.encrypt(b"secret").unwrap();
         assert_eq!(one.decrypt(&unbound), None);
+    }
+
+    #[test]
+    fn tickets_are_withheld_but_taken() {
+        let all = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
+        let tickets = Withholdable::new(all);
+        let ticket = tickets.encrypt(b"secret").unwrap();
+        tickets.withhold();
+        assert_eq!(tickets.encrypt(b"secret"), None);
+        assert!(tickets.decrypt(&ticket).is_some());
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use haul::accounts::Anonymous;
-use haul::config::Config;
+use haul::config::{Config, Tls, TlsLevel};
 use haul::proto::time;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
 
@@ -26,6 +26,7 @@ pub struct Script {
     path: PathBuf,
     anonymous: String,
     pub bytewise: bool,
+    pub tls: TlsLevel,
     furniture: Vec<Line>,
     steps: Vec<Line>,
 }
@@ -38,6 +39,7 @@ impl Script {
             path: path.to_path_buf(),
             anonymous: "write".to_string(),
             bytewise: true,
+            tls: TlsLevel::Off,
             furniture: Vec::new(),
             steps: Vec::new(),
         };
@@ -49,6 +51,13 @@ impl Script {
             let (key, text) = line.split_once(' ').unwrap_or((line, ""));
             match key {
                 "anonymous" => script.anonymous = text.to_string(),
+                "tls" => {
+                    script.tls = match text {
+                        "optional" => TlsLevel::Optional,
+                        "required" => TlsLevel::Required,
+                        other => panic!("{}: there is no TLS level {other}", path.display()),
+                    }
+                }
                 "not" => script.bytewise = text != "bytewise",
                 _ => {
                     let line = Line {
@@ -79,6 +88,10 @@ impl Script {
         };
         let config = Config {
             anonymous,
+            tls: Tls {
+                level: self.tls,
+                ..Tls::default()
+            },
             ..Config::default()
         };
         Shell::new(dir, config)
