@@ -10,7 +10,7 @@
 //! | [`session::verbs`] | the table of verbs, from which FEAT, HELP and the checks derive | what a verb does |
 //! | [`storage`] | files below one directory that cannot be left | who asks, and how |
 //! | [`accounts`] | who may do what | verbs, files |
-//! | [`server`] | the I/O shell: one mio reactor, a slab of connections, timers, background threads | verbs |
+//! | [`server`] | the I/O shell: one mio reactor, a slab of connections, TLS, timers, background threads | verbs |
 //! | [`client`] | the blocking client behind `haul` | everything of the server |
 //! | [`config`], [`logging`] | limits with their reasons; a log that cannot block | |
 //!
