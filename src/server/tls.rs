@@ -216,11 +216,11 @@ impl Tls {
                 return self.ended(end);
             }
         }
-        if self.must_resume && !self.is_handshaking() {
-            self.must_resume = false;
-            if self.connection.handshake_kind() != Some(HandshakeKind::Resumed) {
-                return self.ended(End::Refused);
-            }
+        // It is known from the hello on. To go on to the end would hand out a ticket, with which the
+        // next connection would be let in.
+        let kind = self.connection.handshake_kind();
+        if self.must_resume && kind.is_some_and(|kind| kind != HandshakeKind::Resumed) {
+            return self.ended(End::Refused);
         }
         Read::Moved(n)
     }
@@ -241,7 +241,6 @@ impl Tls {
         spare: &mut Spare,
     ) -> Result<usize, Error> {
         let mut used = 0;
-        let mut failed = None;
         loop {
             let UnbufferedStatus { mut discard, state } =
                 self.connection.process_tls_records(&mut bytes[used..]);
@@ -261,14 +260,24 @@ impl Tls {
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.end = Some(End::Ordered),
                 Ok(_) => starved = true,
-                // The alert for the peer is what there is to encode next.
-                Err(error) if failed.is_none() => failed = Some(error),
-                Err(_) => starved = true,
+                Err(error) => {
+                    self.encode_alert(&mut bytes[used + discard..], spare);
+                    return Err(error);
+                }
             }
             used += discard;
             if starved {
-                return failed.map_or(Ok(used), Err);
+                return Ok(used);
             }
+        }
+    }
+
+    /// What went wrong is for the peer to know too. rustls has it ready before it looks at `rest`; asked
+    /// once more, it would take offence at what is left again.
+    fn encode_alert(&mut self, rest: &mut [u8], spare: &mut Spare) {
+        let state = self.connection.process_tls_records(rest).state;
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) = state {
+            self.outgoing.encode(spare, |out| data.encode(out));
         }
     }
 
@@ -329,7 +338,10 @@ impl Tls {
                         .encode(&mut buffers.spare, |out| data.encode(out));
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                _ => return Err(broken()),
+                _ => {
+                    self.end = Some(End::Broken);
+                    return Err(broken());
+                }
             }
             self.incoming.drain(..discard);
             if done {

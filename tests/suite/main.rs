@@ -14,3 +14,4 @@ mod protocol;
 mod real_clients;
 mod resources;
 mod starting_and_stopping;
+mod tls;

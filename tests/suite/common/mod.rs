@@ -4,6 +4,7 @@ pub mod bytewise;
 pub mod content;
 pub mod control;
 pub mod peers;
+pub mod secure;
 pub mod server;
 pub mod tools;
 
