@@ -608,7 +608,7 @@ impl Conn {
             let last = self.unread.len() - self.unread_at <= LINE_BYTES_MAX;
             if last && self.readable && self.session.wants_input() {
                 changed |= self.read(shared);
-                if self.dead {
+                if self.dead || self.closing.is_some() {
                     break;
                 }
             }

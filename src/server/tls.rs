@@ -218,9 +218,15 @@ impl Tls {
         }
         // It is known from the hello on. To go on to the end would hand out a ticket, with which the
         // next connection would be let in.
-        let kind = self.connection.handshake_kind();
-        if self.must_resume && kind.is_some_and(|kind| kind != HandshakeKind::Resumed) {
-            return self.ended(End::Refused);
+        match self.connection.handshake_kind() {
+            Some(HandshakeKind::Full) if self.must_resume => return self.ended(End::Refused),
+            Some(HandshakeKind::FullWithHelloRetryRequest) if self.must_resume => {
+                self.withhold_tickets();
+                if !self.is_handshaking() {
+                    return self.ended(End::Refused);
+                }
+            }
+            _ => {}
         }
         Read::Moved(n)
     }
@@ -272,12 +278,16 @@ impl Tls {
         }
     }
 
-    /// What went wrong is for the peer to know too. rustls has it ready before it looks at `rest`; asked
-    /// once more, it would take offence at what is left again.
+    /// What went wrong is for the peer to know too. Behind the last of what rustls has to say it would
+    /// look at `rest` again and take offence once more.
     fn encode_alert(&mut self, rest: &mut [u8], spare: &mut Spare) {
-        let state = self.connection.process_tls_records(rest).state;
-        if let Ok(ConnectionState::EncodeTlsData(mut data)) = state {
-            self.outgoing.encode(spare, |out| data.encode(out));
+        while self.connection.wants_write() {
+            match self.connection.process_tls_records(rest).state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    self.outgoing.encode(spare, |out| data.encode(out));
+                }
+                _ => return,
+            }
         }
     }
 
