@@ -164,3 +164,22 @@ impl Default for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_strangers_reach_requires_tls() {
+        let level = |addresses: &[&str], has_certificate| {
+            let addresses: Vec<_> = addresses.iter().map(|it| it.parse().unwrap()).collect();
+            TlsLevel::by_default(&addresses, has_certificate)
+        };
+        assert_eq!(level(&["127.0.0.1:1", "[::1]:1"], false), TlsLevel::Off);
+        assert_eq!(level(&["[::ffff:127.0.0.2]:1"], false), TlsLevel::Off);
+        assert_eq!(level(&["127.0.0.1:1"], true), TlsLevel::Optional);
+        for public in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
+            assert_eq!(level(&["127.0.0.1:1", public], false), TlsLevel::Required);
+        }
+    }
+}

@@ -140,3 +140,27 @@ fn a_self_signed_certificate_is_made_once_and_implicit_tls_works() {
     }
     assert_eq!(seen[0], seen[1]);
 }
+
+#[test]
+fn strangers_must_use_tls_unless_the_server_was_opened_to_all() {
+    let pair = Pair::new();
+    let options = pair.options();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    for (more, anonymous_in_clear) in [
+        (&[][..], false),
+        (&["--anonymous", "read"], true),
+        (&["--anonymous", "read", "--tls", "required"], false),
+        (&["--tls", "optional"], true),
+    ] {
+        let server = Server::start_at("0.0.0.0:0", &[&options[..], more].concat());
+        let mut clear = Control::connect(server.addr());
+        let (user, other) = (clear.command("USER ftp"), clear.command("USER somebody"));
+        assert_eq!(user.code == 331, anonymous_in_clear, "{more:?}: {user:?}");
+        let named_in_clear = more.contains(&"optional");
+        assert_eq!(other.code == 331, named_in_clear, "{more:?}: {other:?}");
+        if anonymous_in_clear {
+            let mut session = clear.logged_in();
+            assert_eq!(session.fetch("LIST").1.code, 226);
+        }
+    }
+}
