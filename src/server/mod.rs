@@ -258,10 +258,6 @@ impl Server {
     pub fn start(config: Config) -> Result<Server, StartError> {
         let dir = config.dir.display();
         let home = Root::open(&config.dir).map_err(cannot(format!("serve {dir}")))?;
-        let tls = match config.tls.level {
-            TlsLevel::Off => None,
-            _ => Some(tls::Setup::new(&config.tls).map_err(StartError)?),
-        };
         let mut listeners = Vec::new();
         let all = || config.listen.iter().chain(&config.tls.implicit);
         for (n, &address) in all().enumerate() {
@@ -293,6 +289,11 @@ impl Server {
             limits.passive_rest,
         )
         .map_err(cannot("open the passive ports"))?;
+        // A server that cannot have its addresses makes no certificate.
+        let tls = match config.tls.level {
+            TlsLevel::Off => None,
+            _ => Some(tls::Setup::new(&config.tls).map_err(StartError)?),
+        };
         let io = |error: io::Error| cannot("start")(error);
         let poll = Poll::new().map_err(io)?;
         let registry = poll.registry().try_clone().map_err(io)?;
