@@ -399,7 +399,7 @@ fn f04_a_directory_that_turns_into_a_link_leads_nowhere() {
             .map(|_| {
                 scope.spawn(|| {
                     let mut session = Control::login(walls.server.addr());
-                    for round in 0..120 {
+                    for round in 0..80 {
                         for verb in &verbs {
                             let path = ["d/f", "d/d/f", "d/new", "d"][round % 4];
                             let (codes, received) = race_verb(&mut session, verb, path);

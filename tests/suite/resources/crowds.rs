@@ -186,11 +186,8 @@ fn r06_large_listings_leave_time_for_others() {
             let (server, listing) = (&server, &listing);
             scope.spawn(move || {
                 let mut session = Control::login(server.addr());
-                let (listed, end) = if n % 2 == 0 {
-                    session.fetch("LIST large")
-                } else {
-                    session.fetch("MLSD large")
-                };
+                let verb = ["LIST", "MLSD", "NLST", "NLST"][n % 4];
+                let (listed, end) = session.fetch(&format!("{verb} large"));
                 listing.fetch_sub(1, Ordering::Relaxed);
                 assert_eq!(end.code, 226);
                 let lines = listed.iter().filter(|&&b| b == b'\n').count();
