@@ -2,6 +2,7 @@
 
 mod changing;
 mod modes_and_log;
+mod moved;
 mod names;
 mod offsets;
 mod space;
