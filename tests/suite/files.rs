@@ -1,4 +1,4 @@
-//! CHECKS.md section 3: files and names, and the walls around them.
+//! Files and names, and the walls around them (F01 to F20).
 
 mod changing;
 mod modes_and_log;

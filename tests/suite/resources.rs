@@ -1,4 +1,4 @@
-//! CHECKS.md section 2: what a client can take from the server, and that it comes back.
+//! What a client can take from the server, and that it comes back (R01 to R19).
 
 mod crowds;
 mod endless;
