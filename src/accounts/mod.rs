@@ -2,6 +2,9 @@
 //!
 //! Nothing here knows a verb, a file or a socket.
 
+pub mod password;
+pub mod recent;
+
 use crate::proto::facts::Perms;
 
 /// What an operation needs. The bits of [`Permissions`] are these.
