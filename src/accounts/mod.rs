@@ -1,9 +1,31 @@
-//! Who may do what. Today that is one kind of user, the anonymous one, at one of three levels.
+//! Who may do what: anonymous sessions at one of three levels, and the users of a file.
 //!
-//! Nothing here knows a verb, a file or a socket.
+//! | module | what it is |
+//! |---|---|
+//! | [`users`] | the users file, read and checked |
+//! | [`field`] | what the values in it can be |
+//! | [`edit`] | the users file, changed by `hauld user` |
+//! | [`password`] | passwords and their Argon2id hashes |
+//! | [`gate`] | who gets in: what is checked, counted and answered |
+//! | [`throttle`] | how often who has failed |
+//! | [`recent`] | who proved a password a moment ago |
+//! | [`quota`] | the arithmetic of how much a home tree may hold |
+//!
+//! Nothing here knows a verb, a socket or a thread, and none of it reads the clock. The users file
+//! is the only file that is touched.
 
+//pub mod edit;
+pub mod field;
+//pub mod gate;
 pub mod password;
+pub mod quota;
 pub mod recent;
+//pub mod throttle;
+pub mod users;
+
+use std::fmt;
+use std::ops::BitOr;
+use std::str::FromStr;
 
 use crate::proto::facts::Perms;
 
@@ -30,11 +52,60 @@ pub enum Permission {
     Chmod = 1 << 7,
 }
 
+/// What the permissions are called in a users file and on a command line.
+const WORDS: [(&str, Permission); 8] = [
+    ("list", Permission::List),
+    ("read", Permission::Read),
+    ("write", Permission::Write),
+    ("append", Permission::Append),
+    ("delete", Permission::Delete),
+    ("rename", Permission::Rename),
+    ("mkdir", Permission::Mkdir),
+    ("chmod", Permission::Chmod),
+];
+
+/// Words that stand for several.
+const SETS: [(&str, Permissions); 2] =
+    [("all", Permissions::ALL), ("read-only", Permissions::READ)];
+
 /// A set of permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permissions(u8);
 
+impl BitOr for Permissions {
+    type Output = Permissions;
+
+    fn bitor(self, other: Permissions) -> Permissions {
+        Permissions(self.0 | other.0)
+    }
+}
+
+/// `all`, `read-only`, or words with commas between them.
+impl FromStr for Permissions {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Permissions, String> {
+        text.split(',').try_fold(Permissions::NONE, |all, word| {
+            Ok(all | Permissions::of_word(word.trim())?)
+        })
+    }
+}
+
+/// As [`FromStr`] reads it; `none` for the empty set.
+impl fmt::Display for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((word, _)) = SETS.iter().find(|(_, set)| set == self) {
+            return f.write_str(word);
+        }
+        let words: Vec<&str> = self.words().collect();
+        f.write_str(if words.is_empty() { "none" } else { "" })?;
+        f.write_str(&words.join(","))
+    }
+}
+
 impl Permissions {
+    /// Nothing but being logged in.
+    pub const NONE: Permissions = Permissions(0);
     /// Listing and reading.
     pub const READ: Permissions = Permissions(Permission::List as u8 | Permission::Read as u8);
     /// Everything.
@@ -43,6 +114,26 @@ impl Permissions {
     /// Whether `permission` is in the set.
     pub fn allow(self, permission: Permission) -> bool {
         self.0 & permission as u8 == permission as u8
+    }
+
+    /// The words of a users file for what is in the set.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        let mine = move |(word, permission)| self.allow(permission).then_some(word);
+        WORDS.into_iter().filter_map(mine)
+    }
+
+    /// What one word of a users file allows.
+    fn of_word(word: &str) -> Result<Permissions, String> {
+        let one = WORDS.iter().find(|(name, _)| *name == word);
+        let set = SETS.iter().find(|(name, _)| *name == word);
+        let found = one.map(|(_, p)| Permissions(*p as u8));
+        found.or(set.map(|(_, set)| *set)).ok_or_else(|| {
+            let known: Vec<&str> = WORDS.iter().map(|(name, _)| *name).collect();
+            format!(
+                "{word:?} is no permission; there are {}, and read-only and all for several",
+                known.join(", ")
+            )
+        })
     }
 
     /// The letters of the `perm` fact: what this user may do (RFC 3659 section 7.5.5).
@@ -116,6 +207,29 @@ mod tests {
             (perms.file.as_str(), perms.dir.as_str()),
             ("adfrw", "cdeflmp")
         );
+    }
+
+    #[test]
+    fn words_and_sets_of_permissions() {
+        for (text, shown) in [
+            ("all", "all"),
+            ("list,read", "read-only"),
+            ("read-only, write", "list,read,write"),
+            ("write,read,read", "read,write"),
+            ("list,read,write,append,delete,rename,mkdir,chmod", "all"),
+        ] {
+            let permissions: Permissions = text.parse().unwrap();
+            assert_eq!(permissions.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(permissions));
+        }
+        assert_eq!(Permissions::NONE.to_string(), "none");
+        for text in ["", "reads", "Read", "list;read", "admin", "none"] {
+            let said = text.parse::<Permissions>().unwrap_err();
+            assert!(
+                said.contains("is no permission; there are list, read,"),
+                "{said}"
+            );
+        }
     }
 
     #[test]
