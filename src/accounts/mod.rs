@@ -16,11 +16,11 @@
 
 //pub mod edit;
 pub mod field;
-//pub mod gate;
+pub mod gate;
 pub mod password;
 pub mod quota;
 pub mod recent;
-//pub mod throttle;
+pub mod throttle;
 pub mod users;
 
 use std::fmt;

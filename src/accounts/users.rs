@@ -43,7 +43,7 @@ pub struct User {
     /// The name, as USER gives it.
     pub name: Name,
     /// What the password is checked against.
-    pub hash: Hash,
+    pub hash: Arc<Hash>,
     /// What the user sees as `/`.
     pub home: VirtualPath,
     /// What the user may do.
@@ -65,7 +65,7 @@ impl User {
     pub fn new(name: Name, hash: Hash) -> User {
         User {
             name,
-            hash,
+            hash: Arc::new(hash),
             home: VirtualPath::root(),
             permissions: Permissions::ALL,
             quota: Amount::MAX,
