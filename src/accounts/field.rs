@@ -111,6 +111,18 @@ const UNITS: [(&str, u64); 14] = [
     ("tb", 1_000_000_000_000),
 ];
 
+/// With the largest unit that needs no fraction, as [`FromStr`] reads it.
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        let fits = |(_, shift): &&(&str, u32)| self.0 != 0 && self.0.trailing_zeros() >= *shift;
+        match units.iter().find(fits) {
+            Some((unit, shift)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
 impl FromStr for Bytes {
     type Err = String;
 
@@ -149,7 +161,10 @@ impl Network {
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.first, self.prefix)
+        match (self.first, self.prefix) {
+            (IpAddr::V4(_), 32) | (IpAddr::V6(_), 128) => write!(f, "{}", self.first),
+            (first, prefix) => write!(f, "{first}/{prefix}"),
+        }
     }
 }
 
@@ -343,6 +358,14 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
         }
+        for (bytes, text) in [
+            (0, "0"),
+            (10 << 30, "10GiB"),
+            (1536 << 20, "1536MiB"),
+            (1500, "1500"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
         let impossible = [
             "",
             "GiB",
@@ -376,6 +399,9 @@ mod tests {
         assert!(inside("2001:db8::/32", "2001:db8:1::9") && !inside("2001:db8::/32", "2001:db9::"));
         assert!(inside("0.0.0.0/0", "1.2.3.4") && !inside("0.0.0.0/0", "::1"));
         assert!(inside("::/0", "2001:db8::1") && !inside("::/0", "1.2.3.4"));
+        for text in ["192.0.2.0/24", "192.0.2.7", "::1", "::/0"] {
+            assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
+        }
         let said = said::<Network>;
         assert!(said("192.0.2.7/24").contains("did you mean 192.0.2.0/24?"));
         assert!(said("::ffff:192.0.2.0").contains("as IPv4"));

@@ -175,10 +175,9 @@ impl Users {
     /// # Errors
     /// It cannot be read, anybody may write it, or [`Users::parse`] refuses it.
     pub fn load(path: &Path) -> Result<Users, UsersError> {
-        let failed = |error: io::Error| UsersError::new(error.to_string());
         let load = || {
-            let file = File::open(path).map_err(failed)?;
-            let metadata = file.metadata().map_err(failed)?;
+            let file = File::open(path).map_err(UsersError::reading)?;
+            let metadata = file.metadata().map_err(UsersError::reading)?;
             let mode = metadata.permissions().mode();
             if !metadata.is_file() {
                 return Err(UsersError::new("this is no file"));
@@ -190,7 +189,9 @@ impl Users {
             }
             let mut bytes = Vec::new();
             let mut limited = file.take(FILE_BYTES_MAX + 1);
-            limited.read_to_end(&mut bytes).map_err(failed)?;
+            limited
+                .read_to_end(&mut bytes)
+                .map_err(UsersError::reading)?;
             if bytes.len() as u64 > FILE_BYTES_MAX {
                 return Err(UsersError::new("it is over 64 MiB"));
             }
@@ -208,16 +209,13 @@ impl Users {
             }
             Ok(users)
         };
-        load().map_err(|error| UsersError {
-            path: Some(path.to_owned()),
-            ..error
-        })
+        load().map_err(|error: UsersError| error.of_file(path))
     }
 
     /// Users that were made in another way; of two with the same name, the last.
     ///
     /// # Errors
-    /// Never, while [`Hash`] keeps its promise about the cost.
+    /// Never, while [`Hash::parse`] keeps its promise about the cost.
     pub fn of(users: Vec<User>) -> Result<Users, UsersError> {
         let mut costs: HashMap<Cost, usize> = HashMap::new();
         for user in &users {
@@ -285,11 +283,20 @@ pub struct UsersError {
 }
 
 impl UsersError {
-    fn new(message: impl Into<String>) -> UsersError {
+    pub(super) fn new(message: impl Into<String>) -> UsersError {
         UsersError {
             path: None,
             line: None,
             message: message.into(),
+        }
+    }
+
+    pub(super) fn reading(error: io::Error) -> UsersError {
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                UsersError::new("there is no such file; `hauld user add` makes one")
+            }
+            _ => UsersError::new(error.to_string()),
         }
     }
 
@@ -301,6 +308,13 @@ impl UsersError {
         UsersError {
             line,
             ..UsersError::new(error.message().replace(char::is_control, " "))
+        }
+    }
+
+    pub(super) fn of_file(self, path: &Path) -> UsersError {
+        UsersError {
+            path: Some(path.to_owned()),
+            ..self
         }
     }
 

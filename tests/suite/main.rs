@@ -6,6 +6,7 @@
 
 mod common;
 
+mod accounts;
 mod basics;
 mod event_loop;
 mod files;

@@ -226,7 +226,10 @@ fn files_are_loaded_with_their_name_in_errors_and_their_mode_in_warnings() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.toml");
     let error = Users::load(&path).unwrap_err().to_string();
-    assert!(error.contains("users.toml: No such file"), "{error}");
+    assert!(
+        error.contains("users.toml: there is no such file; `hauld user add`"),
+        "{error}"
+    );
     assert!(
         Users::load(dir.path())
             .unwrap_err()

@@ -1,5 +1,7 @@
 //! `hauld`, the server: arguments, a configuration, a server, run. The only place that exits.
 
+mod user;
+
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -7,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use haul::accounts::Anonymous;
 use haul::config::{Config, Limits, Tls, TlsFiles, TlsLevel};
 use haul::server::Server;
@@ -15,8 +17,16 @@ use log::LevelFilter;
 
 /// Serve a directory over FTP, and over the verbs of haul.
 #[derive(Parser)]
-#[command(name = "hauld", version, max_term_width = 100)]
+#[command(
+    name = "hauld",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The directory to serve; ./haul-data is made if it is not there
     #[arg(value_name = "DIR", default_value = DEFAULT_DIR)]
     dir: PathBuf,
@@ -71,6 +81,12 @@ struct Arguments {
     log_level: LevelFilter,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Change the users file that --users names (a directory called user is served as ./user)
+    User(user::Arguments),
+}
+
 const DEFAULT_DIR: &str = "haul-data";
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -100,8 +116,11 @@ enum Switch {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let outcome = run(arguments);
+    let mut arguments = Arguments::parse();
+    let outcome = match arguments.command.take() {
+        Some(Command::User(arguments)) => user::run(arguments),
+        None => run(arguments),
+    };
     log::logger().flush();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,6 +132,12 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), String> {
+    // Behind an option, clap takes the word for the directory.
+    if arguments.dir.as_os_str() == "user" {
+        return Err("to serve a directory called user, write ./user; \
+                    `hauld user` takes no other options before it"
+            .into());
+    }
     haul::logging::start(arguments.log_level).map_err(|error| error.to_string())?;
     // Files and directories are made with the permission bits that the session says.
     rustix::process::umask(rustix::fs::Mode::empty());
