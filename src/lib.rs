@@ -9,7 +9,7 @@
 //! | [`session`] | one control connection as a state machine: bytes in, actions out | sockets, threads, clocks |
 //! | [`session::verbs`] | the table of verbs, from which FEAT, HELP and the checks derive | what a verb does |
 //! | [`storage`] | files below one directory that cannot be left | who asks, and how |
-//! | [`accounts`] | who may do what | verbs, files |
+//! | [`accounts`] | who gets in, and who may do what | verbs, sockets, threads, the files that are served |
 //! | [`server`] | the I/O shell: one mio reactor, a slab of connections, TLS, timers, background threads | verbs |
 //! | [`client`] | the blocking client behind `haul` | everything of the server |
 //! | [`config`], [`logging`] | limits with their reasons; a log that cannot block | |

@@ -1,0 +1,221 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOTHING: Amount = Amount { bytes: 0, files: 0 };
+
+fn amount(bytes: u64, files: u64) -> Amount {
+    Amount { bytes, files }
+}
+
+fn empty(bytes: u64, files: u64) -> Quota {
+    Quota::new(amount(bytes, files), NOTHING)
+}
+
+#[test]
+fn uploads_at_the_same_time_cannot_pass_the_limit_together() {
+    let mut quota = empty(100, 10);
+    let one = quota.reserve(Amount::file(60), NOTHING).unwrap();
+    assert_eq!(quota.reserve(Amount::file(41), NOTHING), Err(Full));
+    let two = quota.reserve(Amount::file(40), NOTHING).unwrap();
+    assert_eq!(quota.free(), amount(0, 8));
+    quota.release(two);
+    quota.settle(one, Amount::file(60), NOTHING).unwrap();
+    assert_eq!(quota.total(), amount(60, 1));
+}
+
+#[test]
+fn a_replacement_needs_new_minus_old() {
+    let mut quota = Quota::new(amount(100, 1), Amount::file(90));
+    assert_eq!(
+        quota.reserve(Amount::file(1), NOTHING),
+        Err(Full),
+        "a second file"
+    );
+    assert_eq!(
+        quota.reserve(Amount::file(101), Amount::file(90)),
+        Err(Full)
+    );
+    let larger = quota.reserve(Amount::file(100), Amount::file(90)).unwrap();
+    assert_eq!(quota.total(), amount(100, 1));
+    quota
+        .settle(larger, Amount::file(100), Amount::file(90))
+        .unwrap();
+    let smaller = quota.reserve(Amount::file(10), Amount::file(100)).unwrap();
+    assert_eq!(quota.total(), amount(100, 1), "the old one is still there");
+    quota
+        .settle(smaller, Amount::file(10), Amount::file(100))
+        .unwrap();
+    assert_eq!(quota.total(), amount(10, 1));
+}
+
+#[test]
+fn an_upload_of_unknown_size_grows_until_there_is_no_room() {
+    let mut quota = empty(100, 10);
+    let mut growing = quota.reserve(Amount::file(0), NOTHING).unwrap();
+    quota.grow(&mut growing, 64).unwrap();
+    assert_eq!(quota.grow(&mut growing, 64), Err(Full));
+    quota.grow(&mut growing, 36).unwrap();
+    assert_eq!(growing.new_amount(), Amount::file(100));
+    quota.settle(growing, Amount::file(70), NOTHING).unwrap();
+    assert_eq!(quota.total(), amount(70, 1));
+}
+
+/// The file that was to be replaced went away, and somebody else took the room.
+#[test]
+fn what_fits_no_more_is_not_published() {
+    let mut quota = Quota::new(amount(100, 9), Amount::file(100));
+    let replacing = quota.reserve(Amount::file(100), Amount::file(100)).unwrap();
+    quota.removed(Amount::file(100));
+    let other = quota.reserve(Amount::file(50), NOTHING).unwrap();
+    quota.settle(other, Amount::file(50), NOTHING).unwrap();
+    assert_eq!(
+        quota.settle(replacing, Amount::file(100), NOTHING),
+        Err(Full)
+    );
+    assert_eq!(quota.total(), amount(50, 1), "its room is given back");
+}
+
+#[test]
+fn what_is_over_a_lowered_limit_can_shrink_but_not_grow() {
+    let mut quota = Quota::new(amount(100, 10), amount(90, 3));
+    quota.limit_to(amount(50, 2));
+    assert_eq!(quota.free(), NOTHING);
+    assert_eq!(quota.reserve(Amount::file(1), NOTHING), Err(Full));
+    let smaller = quota.reserve(Amount::file(20), Amount::file(30)).unwrap();
+    quota
+        .settle(smaller, Amount::file(20), Amount::file(30))
+        .unwrap();
+    quota.removed(Amount::file(20));
+    assert_eq!(quota.total(), amount(60, 2));
+}
+
+#[test]
+fn a_count_during_changes_is_rather_too_large() {
+    let mut quota = Quota::new(amount(1000, 100), amount(500, 5));
+    quota.counting();
+    assert!(
+        quota.counted(amount(400, 4)),
+        "somebody removed a file by other means"
+    );
+    assert_eq!(quota.total(), amount(400, 4));
+    quota.counting();
+    let upload = quota.reserve(Amount::file(10), NOTHING).unwrap();
+    quota.settle(upload, Amount::file(10), NOTHING).unwrap();
+    quota.removed(Amount::file(100));
+    assert!(!quota.counted(amount(400, 4)));
+    assert_eq!(quota.total(), amount(410, 5));
+    quota.counting();
+    quota.moved();
+    assert!(!quota.counted(amount(300, 3)));
+    assert_eq!(
+        quota.total(),
+        amount(410, 5),
+        "what was moved may have been missed"
+    );
+}
+
+#[test]
+fn impossible_sizes_are_refused_even_without_a_limit() {
+    let mut quota = Quota::new(Amount::MAX, Amount::file(1));
+    assert_eq!(quota.reserve(Amount::file(u64::MAX), NOTHING), Err(Full));
+    let mut most = quota.reserve(Amount::file(u64::MAX - 1), NOTHING).unwrap();
+    assert_eq!(quota.grow(&mut most, 1), Err(Full));
+    assert_eq!(quota.grow(&mut most, u64::MAX), Err(Full));
+    quota.release(most);
+    assert_eq!(quota.total(), Amount::file(1));
+}
+
+/// What sessions do to a tree of a few files.
+#[derive(Debug, Clone)]
+enum Deed {
+    Begin {
+        name: u8,
+        bytes: u64,
+    },
+    Grow {
+        upload: usize,
+        bytes: u64,
+    },
+    /// Part of the announced bytes: the rest did not come, and it is kept as far as it came.
+    Publish {
+        upload: usize,
+        percent: u64,
+    },
+    Abort {
+        upload: usize,
+    },
+    Delete {
+        name: u8,
+    },
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let bytes = || 0..150_u64;
+    prop_oneof![
+        3 => (0..4_u8, bytes()).prop_map(|(name, bytes)| Deed::Begin { name, bytes }),
+        2 => (0..4_usize, bytes()).prop_map(|(upload, bytes)| Deed::Grow { upload, bytes }),
+        3 => (0..4_usize, 0..=100_u64)
+            .prop_map(|(upload, percent)| Deed::Publish { upload, percent }),
+        1 => (0..4_usize).prop_map(|upload| Deed::Abort { upload }),
+        1 => (0..4_u8).prop_map(|name| Deed::Delete { name }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_tree_never_holds_more_than_it_may(deeds in prop::collection::vec(deed(), 0..60)) {
+        let limit = amount(200, 3);
+        let mut quota = Quota::new(limit, NOTHING);
+        let mut files: HashMap<u8, u64> = HashMap::new();
+        let mut uploads: Vec<(u8, Reservation)> = Vec::new();
+        let there = |files: &HashMap<u8, u64>, name: u8| {
+            files.get(&name).map_or(NOTHING, |bytes| Amount::file(*bytes))
+        };
+        for deed in deeds {
+            match deed {
+                Deed::Begin { name, bytes } => {
+                    let old = there(&files, name);
+                    let fits = quota.total().plus(Amount::file(bytes).minus(old));
+                    let fits = fits.is_some_and(|t| t.bytes <= limit.bytes && t.files <= limit.files);
+                    let reserved = quota.reserve(Amount::file(bytes), old);
+                    prop_assert_eq!(reserved.is_ok(), fits, "refused exactly when it is full");
+                    uploads.extend(reserved.map(|reservation| (name, reservation)));
+                }
+                Deed::Grow { upload, bytes } => {
+                    if let Some((_, reservation)) = uploads.get_mut(upload) {
+                        let before = reservation.new_amount();
+                        let grown = quota.grow(reservation, bytes).is_ok();
+                        let expected = before.bytes + if grown { bytes } else { 0 };
+                        prop_assert_eq!(reservation.new_amount(), Amount::file(expected));
+                    }
+                }
+                Deed::Publish { upload, percent } if upload < uploads.len() => {
+                    let (name, reservation) = uploads.swap_remove(upload);
+                    let bytes = reservation.new_amount().bytes * percent / 100;
+                    let old = there(&files, name);
+                    if quota.settle(reservation, Amount::file(bytes), old).is_ok() {
+                        files.insert(name, bytes);
+                    }
+                }
+                Deed::Abort { upload } if upload < uploads.len() => {
+                    quota.release(uploads.swap_remove(upload).1);
+                }
+                Deed::Delete { name } => {
+                    quota.removed(there(&files, name));
+                    files.remove(&name);
+                }
+                Deed::Publish { .. } | Deed::Abort { .. } => {}
+            }
+            let sum = amount(files.values().sum(), files.len() as u64);
+            prop_assert_eq!(quota.used, sum, "the differences add up to the tree");
+            let rooms = uploads.iter().map(|(_, reservation)| reservation.room());
+            let rooms = rooms.fold(NOTHING, |all, room| all.plus(room).unwrap());
+            prop_assert_eq!(quota.reserved, rooms);
+            let total = quota.total();
+            prop_assert!(total.bytes <= limit.bytes && total.files <= limit.files);
+        }
+    }
+}
