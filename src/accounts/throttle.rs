@@ -11,10 +11,10 @@
 //!
 //! # Memory
 //!
-//! Counts are kept in two generations of at most [`RECORDS_MAX`] records, some 100 bytes each. When
+//! Counts are kept in two generations of at most `RECORDS_MAX` records, some 100 bytes each. When
 //! the younger is full, or older than any count and lock, it becomes the older one, and what
 //! was in that is forgotten; what is touched moves to the younger one. So a record goes early only
-//! when [`RECORDS_MAX`] others were touched since. Whoever can bring that about has thousands of
+//! when `RECORDS_MAX` others were touched since. Whoever can bring that about has thousands of
 //! addresses to guess from, and paid for a full password check with each: the locks that he
 //! pushes out were not what held him back.
 
