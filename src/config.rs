@@ -14,6 +14,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The directory that is served.
     pub dir: PathBuf,
+    /// Who may log in with a password; `None`: nobody.
+    pub users: Option<PathBuf>,
     /// What sessions without an account may do.
     pub anonymous: Anonymous,
     /// Ports of passive data connections; `None`: the kernel chooses [`Limits::passive_ports_chosen`].
@@ -154,6 +156,7 @@ impl Default for Config {
         Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             dir: PathBuf::from("haul-data"),
+            users: None,
             anonymous: Anonymous::Write,
             passive_ports: None,
             passive_address: None,

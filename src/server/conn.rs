@@ -25,7 +25,9 @@ use super::pump::{self, Pump, QUANTUM_BYTES, Step, Wire};
 use super::tls::{self, Tls};
 use super::{Id, Shared, Socket, World, listen};
 use crate::proto::line::LINE_BYTES_MAX;
-use crate::session::{Action, Ended, Input, Job, Outcome, Send, Session, Task, Transfer, Via};
+use crate::session::{
+    Action, Ended, Input, Job, Outcome, PasswordAnswer, Send, Session, Task, Transfer, Via,
+};
 
 /// What is read of commands and bodies at a time, and the most that is held unread.
 pub const INPUT_BYTES: usize = 64 * 1024;
@@ -812,6 +814,15 @@ impl Conn {
                 }
                 reply.encode(&mut self.output);
                 None
+            }
+            Action::CheckPassword { name, password } => {
+                let address = self.session.peer().ip();
+                let Some(passwords) = &mut shared.passwords else {
+                    return Some(Input::PasswordChecked(PasswordAnswer::Wrong));
+                };
+                passwords
+                    .knock(self.id, &name, password, address, shared.now)
+                    .map(Input::PasswordChecked)
             }
             Action::Listen => {
                 self.early = None;

@@ -16,6 +16,7 @@ mod conn;
 mod lingering;
 mod listen;
 mod passive;
+mod passwords;
 mod pump;
 mod timers;
 mod tls;
@@ -24,6 +25,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -36,6 +38,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
+use crate::accounts::quota::Amount;
+use crate::accounts::users::Users;
 use crate::config::{Config, TlsLevel};
 use crate::session::{Action, Context, Input, Session};
 use crate::storage::root::Root;
@@ -44,6 +48,7 @@ use buffers::Buffers;
 use conn::{Conn, Next};
 use lingering::Lingering;
 use passive::Passive;
+use passwords::Passwords;
 use pump::Tools;
 use timers::Timers;
 
@@ -145,6 +150,8 @@ struct Shared {
     background: Background,
     /// `None`: there is no TLS.
     tls: Option<tls::Setup>,
+    /// Where there are users.
+    passwords: Option<Passwords>,
     lingering: Lingering,
     /// For what was read and not yet used.
     inputs: Buffers,
@@ -257,6 +264,7 @@ impl Server {
     /// A sentence for the person who started it; nothing is left half started.
     pub fn start(config: Config) -> Result<Server, StartError> {
         let dir = config.dir.display();
+        let users = config.users.as_deref().map(load_users).transpose()?;
         let home = Root::open(&config.dir).map_err(cannot(format!("serve {dir}")))?;
         let mut listeners = Vec::new();
         let all = || config.listen.iter().chain(&config.tls.implicit);
@@ -303,11 +311,12 @@ impl Server {
         registry
             .register(&mut signals, SIGNAL, Interest::READABLE)
             .map_err(io)?;
+        let home = Arc::new(home);
+        let now = Instant::now();
+        let passwords = users.map(|users| Passwords::start(users, &home, &waker, now));
         let mut shared = Shared {
-            world: Rc::new(World {
-                config,
-                home: Arc::new(home),
-            }),
+            passwords: passwords.transpose().map_err(io)?,
+            world: Rc::new(World { config, home }),
             registry,
             passive,
             background,
@@ -490,14 +499,25 @@ impl Server {
         }
     }
 
+    /// SIGHUP. What is wrong leaves what was there in force.
     fn reload(&mut self) {
-        let config = &self.shared.world.config.tls;
-        match &mut self.shared.tls {
-            Some(setup) if config.files.is_some() => match setup.reload(config) {
+        let config = &self.shared.world.config;
+        if let Some(setup) = &mut self.shared.tls
+            && config.tls.files.is_some()
+        {
+            match setup.reload(&config.tls) {
                 Ok(()) => log::info!("SIGHUP: new sessions get the new certificate"),
                 Err(error) => log::error!("SIGHUP: the old certificate stays: {error}"),
-            },
-            _ => log::info!("SIGHUP: there is nothing to read again"),
+            }
+        }
+        if let (Some(path), Some(passwords)) = (&config.users, &mut self.shared.passwords) {
+            match load_users(path) {
+                Ok(users) => {
+                    log::info!("SIGHUP: {} users in {}", users.len(), path.display());
+                    passwords.reload(users);
+                }
+                Err(error) => log::error!("SIGHUP: the users stay as they were: {error}"),
+            }
         }
     }
 
@@ -687,6 +707,13 @@ impl Server {
     }
 
     fn hear_background(&mut self) {
+        let now = self.shared.now;
+        while let Some((id, answer)) = self.shared.passwords.as_mut().and_then(|p| p.answer(now)) {
+            if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
+                conn.tell(Input::PasswordChecked(answer), &mut self.shared);
+                queue(&mut self.ready, conn);
+            }
+        }
         while let Some((id, done)) = self.shared.background.result() {
             if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
                 conn.tell(Input::TaskDone(done), &mut self.shared);
@@ -739,6 +766,27 @@ impl Server {
             self.accept_retry = None;
         }
     }
+}
+
+/// Reads the users file, and refuses what would be promised in it and not kept.
+fn load_users(path: &Path) -> Result<Users, StartError> {
+    let users = Users::load(path).map_err(|error| StartError(error.to_string()))?;
+    for user in users.sorted() {
+        let limited = user.quota != Amount::MAX
+            || user.rate_bytes_per_s.is_some()
+            || user.session_rate_bytes_per_s.is_some();
+        if limited {
+            return Err(StartError(format!(
+                "{}: {} has a quota or a rate, which this version does not keep yet; take it out",
+                path.display(),
+                user.name
+            )));
+        }
+    }
+    for warning in users.warnings() {
+        log::warn!("{warning}");
+    }
+    Ok(users)
 }
 
 /// Puts a connection into the queue once.

@@ -45,7 +45,7 @@ impl Login {
 
 pub(super) fn cwd(login: &mut Login, turn: &mut Turn) -> Handled {
     let path = login.path(turn.argument)?;
-    if turn.cx.home.stat(&path)?.kind != Kind::Dir {
+    if login.home.stat(&path)?.kind != Kind::Dir {
         return Err(Reply::new(550, "Not a directory."));
     }
     login.cwd = path;
@@ -65,14 +65,14 @@ pub(super) fn pwd(login: &mut Login, _: &mut Turn) -> Handled {
 
 pub(super) fn mkd(login: &mut Login, turn: &mut Turn) -> Handled {
     let path = login.new_path(turn.argument)?;
-    turn.cx.home.create_dir(&path, 0o777 & !login.umask)?;
+    login.home.create_dir(&path, 0o777 & !login.umask)?;
     let mut text = quoted(path.as_bytes());
     text.extend_from_slice(b" was made.");
     Ok(Reply::new(257, text).into())
 }
 
 pub(super) fn rmd(login: &mut Login, turn: &mut Turn) -> Handled {
-    turn.cx.home.remove_dir(&login.path(turn.argument)?)?;
+    login.home.remove_dir(&login.path(turn.argument)?)?;
     Ok(Reply::new(250, "Removed.").into())
 }
 
@@ -86,15 +86,15 @@ fn dispose_of(kept: Option<OwnedFd>, turn: &mut Turn) {
 
 pub(super) fn dele(login: &mut Login, turn: &mut Turn) -> Handled {
     let path = login.path(turn.argument)?;
-    let kept = turn.cx.home.keep_if_large(&path);
-    turn.cx.home.remove_file(&path)?;
+    let kept = login.home.keep_if_large(&path);
+    login.home.remove_file(&path)?;
     dispose_of(kept, turn);
     Ok(Reply::new(250, "Removed.").into())
 }
 
 pub(super) fn rnfr(login: &mut Login, turn: &mut Turn) -> Handled {
     let path = login.path(turn.argument)?;
-    turn.cx.home.lstat(&path)?;
+    login.home.lstat(&path)?;
     login.rename_from = Some(path);
     Ok(Reply::new(350, "Send RNTO with the new name.").into())
 }
@@ -104,8 +104,8 @@ pub(super) fn rnto(login: &mut Login, turn: &mut Turn) -> Handled {
         return Err(Reply::new(503, "Send RNFR first."));
     };
     let to = login.new_path(turn.argument)?;
-    let kept = turn.cx.home.keep_if_large(&to);
-    match turn.cx.home.rename(&from, &to) {
+    let kept = login.home.keep_if_large(&to);
+    match login.home.rename(&from, &to) {
         Ok(()) => {
             dispose_of(kept, turn);
             Ok(Reply::new(250, "Renamed.").into())
@@ -126,7 +126,7 @@ pub(super) fn size(login: &mut Login, turn: &mut Turn) -> Handled {
             "The size in TYPE A is not known; use TYPE I.",
         ));
     }
-    let meta = turn.cx.home.stat(&login.path(turn.argument)?)?;
+    let meta = login.home.stat(&login.path(turn.argument)?)?;
     match meta.kind {
         Kind::File => Ok(Reply::new(213, meta.size.to_string()).into()),
         Kind::Dir => Err(io::Error::from(Errno::ISDIR).into()),
@@ -137,12 +137,12 @@ pub(super) fn size(login: &mut Login, turn: &mut Turn) -> Handled {
 /// MDTM with a time before the path sets it, unless a file is called just that.
 pub(super) fn mdtm(login: &mut Login, turn: &mut Turn) -> Handled {
     let whole = login.path(turn.argument)?;
-    match turn.cx.home.stat(&whole) {
+    match login.home.stat(&whole) {
         Ok(meta) => Ok(Reply::new(213, text_14(meta.modify_s)).into()),
         Err(error) => match time_and_path(turn.argument) {
             Some((modify_s, path)) => {
                 login.check(Permission::Write)?;
-                set_modified(login, turn, modify_s, path)
+                set_modified(login, modify_s, path)
             }
             None => Err(error.into()),
         },
@@ -151,7 +151,7 @@ pub(super) fn mdtm(login: &mut Login, turn: &mut Turn) -> Handled {
 
 pub(super) fn mfmt(login: &mut Login, turn: &mut Turn) -> Handled {
     match time_and_path(turn.argument) {
-        Some((modify_s, path)) => set_modified(login, turn, modify_s, path),
+        Some((modify_s, path)) => set_modified(login, modify_s, path),
         None => Err(Reply::new(
             501,
             "It is written MFMT YYYYMMDDHHMMSS path, in UTC.",
@@ -169,8 +169,8 @@ pub(super) fn time_and_path(argument: &[u8]) -> Option<(i64, &[u8])> {
     Some((parse_14(&argument[..space])?, path))
 }
 
-pub(super) fn set_modified(login: &Login, turn: &Turn, modify_s: i64, path: &[u8]) -> Handled {
-    turn.cx.home.set_modified(&login.path(path)?, modify_s)?;
+pub(super) fn set_modified(login: &Login, modify_s: i64, path: &[u8]) -> Handled {
+    login.home.set_modified(&login.path(path)?, modify_s)?;
     let mut text = b"Modify=".to_vec();
     text.extend_from_slice(&text_14(modify_s));
     text.extend_from_slice(b"; ");
@@ -180,9 +180,9 @@ pub(super) fn set_modified(login: &Login, turn: &Turn, modify_s: i64, path: &[u8
 
 pub(super) fn mlst(login: &mut Login, turn: &mut Turn) -> Handled {
     let path = login.path(turn.argument)?;
-    let meta = turn.cx.home.lstat(&path)?;
+    let meta = login.home.lstat(&path)?;
     let target = match meta.kind {
-        Kind::Link => turn.cx.home.read_link(&path).ok(),
+        Kind::Link => login.home.read_link(&path).ok(),
         _ => None,
     };
     let mut line = Vec::new();
@@ -202,7 +202,7 @@ pub(super) fn mlst(login: &mut Login, turn: &mut Turn) -> Handled {
 }
 
 pub(super) fn avbl(login: &mut Login, turn: &mut Turn) -> Handled {
-    let free = turn.cx.home.free_bytes(&login.path(turn.argument)?)?;
+    let free = login.home.free_bytes(&login.path(turn.argument)?)?;
     Ok(Reply::new(213, free.to_string()).into())
 }
 
@@ -220,7 +220,7 @@ fn digest(
     algorithm: Algorithm,
     reply: fn(&DigestOf, &str) -> Reply,
 ) -> Handled {
-    let (file, meta) = turn.cx.home.open_file(&login.path(turn.argument)?)?;
+    let (file, meta) = login.home.open_file(&login.path(turn.argument)?)?;
     turn.out.push(Action::Run(Task::Digest {
         file,
         bytes: meta.size,

@@ -24,7 +24,7 @@ fn in_band(turn: &mut Turn, job: Job, what: What) -> Handled {
 
 pub(super) fn download(login: &mut Login, turn: &mut Turn) -> Handled {
     let path = login.path(turn.argument)?;
-    let (file, meta) = turn.cx.home.open_file(&path)?;
+    let (file, meta) = login.home.open_file(&path)?;
     let send = part_of(file, meta.size, login.restart, false)?;
     log::debug!("{} DOWNLOAD {}", login.peer, path);
     turn.out.push(Action::Reply(Reply::new(
@@ -36,7 +36,7 @@ pub(super) fn download(login: &mut Login, turn: &mut Turn) -> Handled {
 
 pub(super) fn tree(login: &mut Login, turn: &mut Turn) -> Handled {
     let path = path_of(&login.cwd, turn.argument)?;
-    let source = Source::Tree(Tree::new(turn.cx.home.clone(), &path)?);
+    let source = Source::Tree(Tree::new(login.home.clone(), &path)?);
     let title = [b"Tree of ", path.as_bytes()].concat();
     let style = Style::facts(turn.preferences.facts, login.permissions);
     let text = Text::in_reply(250, &title, source, style);
@@ -110,16 +110,10 @@ fn stage(
         return Err(Reply::new(554, "There is nothing to continue."));
     }
     let path = login.new_path(path)?;
-    if bytes > IMMEDIATE_BYTES_MAX
-        && turn
-            .cx
-            .home
-            .free_bytes(&path)
-            .is_ok_and(|free| free < bytes)
-    {
+    if bytes > IMMEDIATE_BYTES_MAX && login.home.free_bytes(&path).is_ok_and(|free| free < bytes) {
         return Err(Reply::new(452, "There is not that much space."));
     }
-    let upload = Upload::create(turn.cx.home, &path)?;
+    let upload = Upload::create(&login.home, &path)?;
     log::debug!("{} UPLOAD {}", login.peer, path);
     let publish = Publish {
         mode: facts.mode.unwrap_or_else(|| mode_of(&upload, login.umask)),

@@ -1,21 +1,32 @@
 //! Coming and going: USER, PASS, REIN, QUIT, and what is answered without a login.
 
 use std::mem;
+use std::sync::Arc;
 
 use super::files::path_of;
 use super::security::{self, Security};
 use super::verbs::{self, FEATURES_OF_NO_VERB, Feature, VERBS};
-use super::{Action, Algorithm, Answer, Handled, Later, Session, Turn, Via, Who};
+use super::{
+    Action, Algorithm, Answer, Context, Handled, Later, PasswordAnswer, Session, Turn, Via, Wait,
+    Who,
+};
+use crate::accounts::password::Password;
 use crate::accounts::{self, Permission, Permissions};
 use crate::config::TlsLevel;
 use crate::proto::facts::Facts;
 use crate::proto::line::verb_and_argument;
 use crate::proto::reply::{IntoText, Reply, Text};
 use crate::storage::path::VirtualPath;
+use crate::storage::root::Root;
+
+/// Wrong passwords in one session; the last of them ends it.
+const WRONG_PASSWORDS_MAX: u8 = 3;
 
 /// What exists only after login.
 #[derive(Debug)]
 pub(super) struct Login {
+    /// What the user sees as `/`.
+    pub(super) home: Arc<Root>,
     pub(super) permissions: Permissions,
     pub(super) cwd: VirtualPath,
     pub(super) ascii: bool,
@@ -71,6 +82,7 @@ pub(super) fn leave(session: &mut Session, turn: &mut Turn) {
             session.who = Who::Stranger {
                 user: None,
                 unknown_verbs: 0,
+                wrong_passwords: 0,
                 since: turn.cx.now,
             };
         }
@@ -86,28 +98,93 @@ pub(super) fn pass(session: &mut Session, turn: &mut Turn) -> Handled {
     let Some(name) = name else {
         return Err(Reply::new(503, "Send USER first."));
     };
-    let shown = String::from_utf8_lossy(&name).into_owned();
-    let anonymous = accounts::is_anonymous(&name);
-    let permissions = turn.cx.config.anonymous.permissions().filter(|_| anonymous);
-    let Some(permissions) = permissions else {
-        log::warn!("login failed: user {shown:?} from {}", session.peer.ip());
-        return Err(Reply::new(530, "Login incorrect."));
-    };
-    log::info!("login: user {shown:?} from {}", session.peer);
-    session.who = Who::Known(Box::new(Login {
-        permissions,
-        cwd: VirtualPath::root(),
-        ascii: false,
-        umask: turn.cx.config.umask,
-        restart: 0,
-        rename_from: None,
-        data: None,
-        epsv_all: false,
-        needs_protected_data: security::is_required(turn, &name),
-        idle_timeout_s: None,
-        peer: session.peer,
-    }));
-    Ok(Reply::new(230, "Logged in.").into())
+    if accounts::is_anonymous(&name) {
+        return match turn.cx.config.anonymous.permissions() {
+            Some(permissions) => Ok(session
+                .admit(&name, permissions, turn.cx.home.clone(), turn.cx)
+                .into()),
+            None => session.refuse(&name),
+        };
+    }
+    let password = Password::new(turn.argument.to_vec());
+    turn.out.push(Action::CheckPassword {
+        name: name.clone(),
+        password,
+    });
+    Ok(Answer::Later(Later::Password { name }))
+}
+
+impl Session {
+    fn admit(
+        &mut self,
+        name: &[u8],
+        permissions: Permissions,
+        home: Arc<Root>,
+        cx: &Context,
+    ) -> Reply {
+        log::info!(
+            "login: user {:?} from {}",
+            String::from_utf8_lossy(name),
+            self.peer
+        );
+        self.who = Who::Known(Box::new(Login {
+            home,
+            permissions,
+            cwd: VirtualPath::root(),
+            ascii: false,
+            umask: cx.config.umask,
+            restart: 0,
+            rename_from: None,
+            data: None,
+            epsv_all: false,
+            needs_protected_data: security::is_required(cx, name),
+            idle_timeout_s: None,
+            peer: self.peer,
+        }));
+        Reply::new(230, "Logged in.")
+    }
+
+    /// The one refusal, whatever the reason. Its line in the log is what fail2ban reads.
+    fn refuse(&mut self, name: &[u8]) -> Handled {
+        let shown = String::from_utf8_lossy(name);
+        log::warn!("login failed: user {shown:?} from {}", self.peer.ip());
+        if let Who::Stranger {
+            wrong_passwords, ..
+        } = &mut self.who
+        {
+            *wrong_passwords += 1;
+            if *wrong_passwords >= WRONG_PASSWORDS_MAX {
+                return Ok(Answer::Later(Later::Close(Reply::new(
+                    530,
+                    "Login incorrect.",
+                ))));
+            }
+        }
+        Err(Reply::new(530, "Login incorrect."))
+    }
+
+    pub(super) fn password_checked(
+        &mut self,
+        answer: PasswordAnswer,
+        cx: &Context,
+        out: &mut Vec<Action>,
+    ) {
+        let Wait::Password { name } = mem::replace(&mut self.wait, Wait::Command) else {
+            debug_assert!(false, "nobody asked about a password");
+            return;
+        };
+        let handled = match answer {
+            PasswordAnswer::Right { user, home } => {
+                Ok(self.admit(&name, user.permissions, home, cx).into())
+            }
+            PasswordAnswer::Wrong => self.refuse(&name),
+            PasswordAnswer::Busy => {
+                let reply = Reply::new(421, "Too many are logging in; try again later.");
+                Ok(Answer::Later(Later::Close(reply)))
+            }
+        };
+        self.answer(handled, out);
+    }
 }
 
 pub(super) fn acct(_: &mut Login, _: &mut Turn) -> Handled {

@@ -9,7 +9,7 @@
 //! Two methods take input. [`Session::receive`] takes what came over the control connection, at
 //! most one command per call, and says how much it used. [`Session::handle`] takes everything else.
 //! Both append to a list of actions, which must be carried out in order before the next call.
-//! Some actions are questions: [`Action::Listen`], [`Action::Transfer`], [`Action::Commit`] and
+//! Some actions are questions: [`Action::CheckPassword`], [`Action::Listen`], [`Action::Transfer`], [`Action::Commit`] and
 //! [`Action::Run`] are answered by exactly one [`Input`] each, and until then the session takes
 //! no further command but ABOR, STAT and NOOP during a transfer over a data connection.
 //!
@@ -37,6 +37,8 @@ pub use job::{Ended, Job, Outcome, Receive, Send, Transfer, Via};
 pub use task::{Algorithm, Done, Task};
 pub use text::Text;
 
+use crate::accounts::password::Password;
+use crate::accounts::users::User;
 use crate::config::Config;
 use crate::proto::facts::Facts;
 use crate::proto::line::{self, Split};
@@ -66,6 +68,8 @@ pub struct Context<'a> {
 /// What happened, besides bytes on the control connection.
 #[derive(Debug)]
 pub enum Input {
+    /// The answer to [`Action::CheckPassword`].
+    PasswordChecked(PasswordAnswer),
     /// The answer to [`Action::Listen`]: where the client should connect. `None`: no port is free.
     Listening(Option<SocketAddr>),
     /// The answer to [`Action::Transfer`].
@@ -82,11 +86,34 @@ pub enum Input {
     ShuttingDown,
 }
 
+/// What came of a password.
+#[derive(Debug)]
+pub enum PasswordAnswer {
+    /// It is right.
+    Right {
+        /// Whose it is.
+        user: Arc<User>,
+        /// What that user sees as `/`.
+        home: Arc<Root>,
+    },
+    /// It is wrong, or nobody of that name gets in.
+    Wrong,
+    /// Too many passwords are being checked.
+    Busy,
+}
+
 /// What the shell is to do. In order, strictly.
 #[derive(Debug)]
 pub enum Action {
     /// Send a reply.
     Reply(Reply),
+    /// Find out who that is. Answered by [`Input::PasswordChecked`].
+    CheckPassword {
+        /// As USER gave it.
+        name: Vec<u8>,
+        /// As PASS gave it.
+        password: Password,
+    },
     /// Make ready for a passive data connection, or stay so. Answered by [`Input::Listening`].
     Listen,
     /// Forget about any data connection that was made ready.
@@ -133,6 +160,7 @@ enum Who {
     Stranger {
         user: Option<Vec<u8>>,
         unknown_verbs: u8,
+        wrong_passwords: u8,
         /// A login that ended is followed by the time for another one.
         since: Instant,
     },
@@ -144,6 +172,8 @@ enum Who {
 enum Wait {
     /// The next command.
     Command,
+    /// Whether the password is right.
+    Password { name: Vec<u8> },
     /// A passive port, for EPSV or PASV.
     Listening { extended: bool },
     /// A digest or a copy.
@@ -200,6 +230,9 @@ enum Answer {
 
 /// What the final reply waits for.
 enum Later {
+    Password {
+        name: Vec<u8>,
+    },
     Listening {
         extended: bool,
     },
@@ -255,6 +288,7 @@ impl Session {
             who: Who::Stranger {
                 user: None,
                 unknown_verbs: 0,
+                wrong_passwords: 0,
                 since: cx.now,
             },
             wait: Wait::Command,
@@ -379,6 +413,7 @@ impl Session {
             return;
         }
         match input {
+            Input::PasswordChecked(answer) => self.password_checked(answer, cx, out),
             Input::Listening(address) => self.listening(address, out),
             Input::TransferEnded(ended) => self.transfer_ended(ended, out),
             Input::Committed(result) => self.committed(result, out),
@@ -498,6 +533,7 @@ impl Session {
                 out.push(Action::Reply(reply));
                 return out.push(Action::StartTls);
             }
+            Later::Password { name } => Wait::Password { name },
             Later::Listening { extended } => Wait::Listening { extended },
             Later::Digest { reply, of } => Wait::Task(Box::new(Pending::Digest { reply, of })),
             Later::Copy {

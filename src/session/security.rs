@@ -4,7 +4,7 @@
 //! as before.
 
 use super::login::leave;
-use super::{Answer, Handled, Later, Login, Session, Turn};
+use super::{Answer, Context, Handled, Later, Login, Session, Turn};
 use crate::accounts;
 use crate::config::TlsLevel;
 use crate::proto::reply::Reply;
@@ -104,15 +104,15 @@ pub(super) fn ccc(_: &mut Session, _: &mut Turn) -> Handled {
 }
 
 /// Whether `user` has to use TLS.
-pub(super) fn is_required(turn: &Turn, user: &[u8]) -> bool {
-    let tls = &turn.cx.config.tls;
+pub(super) fn is_required(cx: &Context, user: &[u8]) -> bool {
+    let tls = &cx.config.tls;
     let exempt = tls.anonymous_exempt && accounts::is_anonymous(user);
     tls.level == TlsLevel::Required && !exempt
 }
 
 /// No name and no password of somebody who has to use TLS is looked at in clear.
 pub(super) fn refuse_in_clear(turn: &Turn, user: &[u8]) -> Result<(), Reply> {
-    if *turn.security == Security::Clear && is_required(turn, user) {
+    if *turn.security == Security::Clear && is_required(turn.cx, user) {
         return Err(Reply::new(530, "Send AUTH TLS first."));
     }
     Ok(())

@@ -21,8 +21,8 @@ pub(super) fn site(login: &mut Login, turn: &mut Turn) -> Handled {
     let (name, argument) = verb_and_argument(turn.argument);
     let argument = argument.unwrap_or_default();
     match name.to_ascii_uppercase().as_slice() {
-        b"CHMOD" => chmod(login, turn, argument),
-        b"UTIME" => utime(login, turn, argument),
+        b"CHMOD" => chmod(login, argument),
+        b"UTIME" => utime(login, argument),
         b"UMASK" => umask(login, argument),
         b"IDLE" => idle(login, turn, argument),
         b"HELP" => {
@@ -34,7 +34,7 @@ pub(super) fn site(login: &mut Login, turn: &mut Turn) -> Handled {
 }
 
 /// Set-id and sticky bits are never set.
-fn chmod(login: &mut Login, turn: &mut Turn, argument: &[u8]) -> Handled {
+fn chmod(login: &mut Login, argument: &[u8]) -> Handled {
     login.check(Permission::Chmod)?;
     let (mode, path) = verb_and_argument(argument);
     let (Some(mode), Some(path)) = (parse_octal(mode), path.filter(|path| !path.is_empty())) else {
@@ -43,16 +43,16 @@ fn chmod(login: &mut Login, turn: &mut Turn, argument: &[u8]) -> Handled {
             "It is written SITE CHMOD mode path, the mode in octal.",
         ));
     };
-    turn.cx.home.set_mode(&login.path(path)?, mode & 0o777)?;
+    login.home.set_mode(&login.path(path)?, mode & 0o777)?;
     Ok(Reply::new(200, "Done.").into())
 }
 
 /// Two forms: `time path`, and `path atime mtime ctime UTC`, of which the second time counts.
-fn utime(login: &mut Login, turn: &mut Turn, argument: &[u8]) -> Handled {
+fn utime(login: &mut Login, argument: &[u8]) -> Handled {
     login.check(Permission::Write)?;
     let long = long_utime(argument);
     match long.or_else(|| time_and_path(argument)) {
-        Some((modify_s, path)) => set_modified(login, turn, modify_s, path),
+        Some((modify_s, path)) => set_modified(login, modify_s, path),
         None => Err(Reply::new(
             501,
             "It is written SITE UTIME YYYYMMDDHHMMSS path, in UTC.",

@@ -113,7 +113,7 @@ pub(super) fn allo(login: &mut Login, turn: &mut Turn) -> Handled {
     let Some(bytes) = number(digits) else {
         return Err(Reply::new(501, "It is written ALLO bytes."));
     };
-    if turn.cx.home.free_bytes(&login.cwd)? < bytes {
+    if login.home.free_bytes(&login.cwd)? < bytes {
         return Err(Reply::new(452, "There is not that much space."));
     }
     Ok(Reply::new(202, "There is space.").into())
@@ -263,7 +263,7 @@ fn begin(login: &mut Login, turn: &mut Turn, preliminary: Reply, job: Job, what:
 pub(super) fn retr(login: &mut Login, turn: &mut Turn) -> Handled {
     login.arranged(turn)?;
     let path = login.path(turn.argument)?;
-    let (file, meta) = turn.cx.home.open_file(&path)?;
+    let (file, meta) = login.home.open_file(&path)?;
     let send = part_of(file, meta.size, login.restart, login.ascii)?;
     let text = match login.ascii {
         true => "Opening data connection.".into_text(),
@@ -306,7 +306,7 @@ pub(super) fn stor(login: &mut Login, turn: &mut Turn) -> Handled {
     let keep = match login.restart {
         0 => None,
         _ if login.ascii => return Err(Reply::new(554, "REST is for TYPE I.")),
-        offset => match turn.cx.home.open_file(&path) {
+        offset => match login.home.open_file(&path) {
             Ok((old, meta)) if meta.size >= offset => Some((old, offset)),
             Ok((_, meta)) => {
                 return Err(Reply::new(
@@ -333,7 +333,7 @@ pub(super) fn stor(login: &mut Login, turn: &mut Turn) -> Handled {
 pub(super) fn appe(login: &mut Login, turn: &mut Turn) -> Handled {
     login.arranged(turn)?;
     let path = login.new_path(turn.argument)?;
-    let keep = match turn.cx.home.open_file(&path) {
+    let keep = match login.home.open_file(&path) {
         Ok((_, meta)) if meta.size == 0 => None,
         Ok((old, meta)) => Some((old, meta.size)),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => None,
@@ -372,7 +372,7 @@ fn store(
     replace: bool,
     preliminary: Reply,
 ) -> Handled {
-    let upload = Upload::create(turn.cx.home, path)?;
+    let upload = Upload::create(&login.home, path)?;
     let publish = Publish {
         mode: mode_of(&upload, login.umask),
         modify_s: None,
@@ -454,7 +454,7 @@ pub(super) fn nlst(login: &mut Login, turn: &mut Turn) -> Handled {
 
 pub(super) fn mlsd(login: &mut Login, turn: &mut Turn) -> Handled {
     login.arranged(turn)?;
-    let dir = match turn.cx.home.open_dir(&login.path(turn.argument)?) {
+    let dir = match login.home.open_dir(&login.path(turn.argument)?) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTDIR) => {
             return Err(Reply::new(501, "Not a directory; MLST is for files."));
         }
@@ -473,7 +473,7 @@ pub(super) fn mlsd(login: &mut Login, turn: &mut Turn) -> Handled {
 fn listing(login: &mut Login, turn: &mut Turn, style: Style, prefix: Prefix) -> Handled {
     login.arranged(turn)?;
     let argument = without_options(login, turn);
-    let source = source(login, turn, argument, prefix)?;
+    let source = source(login, argument, prefix)?;
     send_text(login, turn, Text::new(source, style))
 }
 
@@ -495,7 +495,7 @@ const OPTION_WORDS_MAX: usize = 8;
 fn without_options<'a>(login: &Login, turn: &Turn<'a>) -> &'a [u8] {
     let mut rest = turn.argument;
     for _ in 0..OPTION_WORDS_MAX {
-        if rest.first() != Some(&b'-') || turn.cx.home.lstat(&login.cwd.join(rest)).is_ok() {
+        if rest.first() != Some(&b'-') || login.home.lstat(&login.cwd.join(rest)).is_ok() {
             break;
         }
         rest = match memchr::memchr(b' ', rest) {
@@ -523,9 +523,9 @@ fn shown(argument: &[u8], path: &VirtualPath) -> Option<Vec<u8>> {
     (!path.has_control_bytes()).then(|| path.as_bytes().to_vec())
 }
 
-fn source(login: &Login, turn: &Turn, argument: &[u8], prefix: Prefix) -> Result<Source, Reply> {
+fn source(login: &Login, argument: &[u8], prefix: Prefix) -> Result<Source, Reply> {
     let path = login.path(argument)?;
-    let home = turn.cx.home;
+    let home = &login.home;
     let error = match home.stat(&path).or_else(|_| home.lstat(&path)) {
         Ok(meta) if meta.kind == Kind::Dir => {
             let mut before = Vec::new();
@@ -593,7 +593,7 @@ pub(super) fn stat(session: &mut Session, turn: &mut Turn) -> Handled {
     };
     login.check(Permission::List)?;
     let argument = without_options(login, turn);
-    let source = source(login, turn, argument, Prefix::None)?;
+    let source = source(login, argument, Prefix::None)?;
     let title = [b"Status of ", login.path(argument)?.as_bytes()].concat();
     let style = Style::Lines {
         now_s: turn.cx.wall_s,

@@ -49,6 +49,17 @@ impl Root {
         })
     }
 
+    /// The directory at `path` as a root of its own.
+    ///
+    /// # Errors
+    /// There is no directory that can be reached.
+    pub fn below(&self, path: &VirtualPath) -> io::Result<Root> {
+        Ok(Root {
+            dir: Arc::new(self.resolve(path, PLACE | OFlags::DIRECTORY)?),
+            descriptors: self.descriptors.clone(),
+        })
+    }
+
     /// What `path` stands for, through links that stay inside.
     pub fn stat(&self, path: &VirtualPath) -> io::Result<Meta> {
         Ok(stat_open(self.resolve(path, PLACE)?)?)

@@ -17,7 +17,8 @@ use std::time::Instant;
 use haul::config::Config;
 use haul::proto::reply::Reply;
 use haul::session::{
-    Action, Context, Done, Ended, Input, Job, Outcome, Receive, Session, Task, Transfer, Via,
+    Action, Context, Done, Ended, Input, Job, Outcome, PasswordAnswer, Receive, Session, Task,
+    Transfer, Via,
 };
 use haul::storage::root::Root;
 use haul::storage::staging::{Publish, Upload};
@@ -33,6 +34,7 @@ pub const WALL_S: i64 = 1_769_860_800;
 /// Something that the session asked and that has not been answered.
 #[derive(Debug)]
 pub enum Question {
+    Password,
     Listen,
     Commit(Upload, Publish),
     Run(Task),
@@ -210,6 +212,7 @@ impl Shell {
     pub fn answer(&mut self) {
         let input = match self.question.take() {
             None => return,
+            Some(Question::Password) => Input::PasswordChecked(PasswordAnswer::Wrong),
             Some(Question::Listen) => Input::Listening(Some(self.passive_address())),
             Some(Question::Commit(upload, how)) => Input::Committed(upload.publish(&how)),
             Some(Question::Run(task)) => Input::TaskDone(task.run(&AtomicBool::new(false))),
@@ -221,6 +224,7 @@ impl Shell {
     pub fn answer_failure(&mut self, error: io::Error) {
         let input = match self.question.take() {
             None => return,
+            Some(Question::Password) => Input::PasswordChecked(PasswordAnswer::Busy),
             Some(Question::Listen) => Input::Listening(None),
             Some(Question::Commit(upload, _)) => {
                 drop(upload);
@@ -317,6 +321,10 @@ impl Shell {
                 Action::Reply(reply) => {
                     reply.encode(&mut self.sent);
                     self.replies.push(reply);
+                }
+                Action::CheckPassword { .. } => {
+                    last_word = Some("CheckPassword");
+                    self.ask(Question::Password);
                 }
                 Action::Listen => {
                     self.data = None;

@@ -11,6 +11,7 @@ mod basics;
 mod event_loop;
 mod files;
 mod haul_with_others;
+mod logins;
 mod protocol;
 mod real_clients;
 mod resources;

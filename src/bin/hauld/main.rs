@@ -33,7 +33,10 @@ struct Arguments {
     /// Where to listen; may be given several times [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
-    /// What sessions without an account may do [default: write]
+    /// Who may log in: a file that `hauld user` writes; SIGHUP reads it again
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
+    /// What sessions without an account may do [default: write; none with --users]
     #[arg(long, value_name = "LEVEL")]
     anonymous: Option<Level>,
     /// Whether sessions use TLS [default: required if a listener is not loopback, optional with
@@ -170,6 +173,7 @@ fn configuration(arguments: Arguments) -> Result<Config, String> {
     }
     let anonymous = match arguments.anonymous {
         Some(Level::None) => Anonymous::None,
+        None if arguments.users.is_some() => Anonymous::None,
         Some(Level::Read) => Anonymous::Read,
         Some(Level::Write) | None => Anonymous::Write,
     };
@@ -202,6 +206,7 @@ fn configuration(arguments: Arguments) -> Result<Config, String> {
         listen,
         tls,
         dir,
+        users: arguments.users,
         anonymous,
         passive_ports: arguments.passive_ports,
         passive_address: arguments.passive_address,

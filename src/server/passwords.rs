@@ -1,0 +1,144 @@
+//! Password checks: a thread of their own, so that fifty logins at once delay nobody's NOOP and no
+//! digest of a large file delays a login. The place in the queue belongs to the check, not to the
+//! connection: who hangs up and knocks again gets no second one before the first is done.
+//!
+//! Who gets in is decided in [`crate::accounts::gate`].
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Instant;
+
+use mio::Waker;
+
+use super::Id;
+use crate::accounts::gate::{Check, Checked, Gate, Knock};
+use crate::accounts::password::Password;
+use crate::accounts::users::{User, Users};
+use crate::session::PasswordAnswer;
+use crate::storage::path::VirtualPath;
+use crate::storage::root::Root;
+
+/// Checks that wait; one takes some 20 ms, so that the last of them waits for about two seconds.
+const WAITING_MAX: usize = 100;
+
+/// The gate, and the thread that does its work.
+#[derive(Debug)]
+pub struct Passwords {
+    gate: Gate,
+    root: Arc<Root>,
+    /// Users with the same home share it, for as long as one of them is there.
+    homes: HashMap<VirtualPath, Weak<Root>>,
+    checks: Sender<(Id, Check)>,
+    done: Receiver<(Id, Checked)>,
+    waiting: usize,
+}
+
+impl Passwords {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system gives no thread, or no random bytes.
+    pub fn start(
+        users: Users,
+        root: &Arc<Root>,
+        waker: &Arc<Waker>,
+        now: Instant,
+    ) -> io::Result<Passwords> {
+        let (checks, orders) = mpsc::channel::<(Id, Check)>();
+        let (results, done) = mpsc::channel();
+        let waker = waker.clone();
+        let work = move || {
+            while let Ok((id, check)) = orders.recv() {
+                if results.send((id, check.run())).is_err() || waker.wake().is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("passwords".into())
+            .spawn(work)?;
+        Ok(Passwords {
+            gate: Gate::new(users, now)?,
+            root: root.clone(),
+            homes: HashMap::new(),
+            checks,
+            done,
+            waiting: 0,
+        })
+    }
+
+    /// Somebody at `address` gives a name and a password. `None`: the answer comes later.
+    pub fn knock(
+        &mut self,
+        id: Id,
+        name: &[u8],
+        password: Password,
+        address: IpAddr,
+        now: Instant,
+    ) -> Option<PasswordAnswer> {
+        if self.waiting >= WAITING_MAX {
+            return Some(PasswordAnswer::Busy);
+        }
+        match self.gate.knock(name, password, address, now) {
+            Knock::Known(user) => Some(self.at_home(user)),
+            Knock::Check(check) => {
+                if self.checks.send((id, check)).is_err() {
+                    log::error!("the thread for passwords has ended");
+                    return Some(PasswordAnswer::Busy);
+                }
+                self.waiting += 1;
+                None
+            }
+        }
+    }
+
+    /// The next answer that is ready, for whoever asked; it counts also if nobody is left there.
+    pub fn answer(&mut self, now: Instant) -> Option<(Id, PasswordAnswer)> {
+        let (id, checked) = self.done.try_recv().ok()?;
+        self.waiting -= 1;
+        let answer = match self.gate.answer(checked, now) {
+            Ok(Some(user)) => self.at_home(user),
+            Ok(None) => PasswordAnswer::Wrong,
+            Err(error) => {
+                log::error!("a password could not be checked: {error}");
+                PasswordAnswer::Wrong
+            }
+        };
+        Some((id, answer))
+    }
+
+    /// Takes other users from now on. Sessions that are there go on.
+    pub fn reload(&mut self, users: Users) {
+        self.gate.reload(users);
+    }
+
+    fn at_home(&mut self, user: Arc<User>) -> PasswordAnswer {
+        if user.home.is_root() {
+            let home = self.root.clone();
+            return PasswordAnswer::Right { user, home };
+        }
+        if let Some(home) = self.homes.get(&user.home).and_then(Weak::upgrade) {
+            return PasswordAnswer::Right { user, home };
+        }
+        match self.root.below(&user.home) {
+            Ok(home) => {
+                let home = Arc::new(home);
+                self.homes.retain(|_, home| home.strong_count() > 0);
+                self.homes.insert(user.home.clone(), Arc::downgrade(&home));
+                PasswordAnswer::Right { user, home }
+            }
+            Err(error) => {
+                log::error!(
+                    "the home {} of {} cannot be used: {error}",
+                    user.home,
+                    user.name
+                );
+                PasswordAnswer::Wrong
+            }
+        }
+    }
+}

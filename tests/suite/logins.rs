@@ -1,0 +1,354 @@
+//! Users of a users file, over sockets: who gets in, as whom, and who does not.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::common::PATIENCE;
+use crate::common::control::Control;
+use crate::common::server::{Server, four_questions};
+use crate::common::tools::run_with;
+use crate::common::wait_for;
+
+/// A users file that `hauld user` writes.
+struct Users(TempDir);
+
+impl Users {
+    fn new(users: &[(&str, &str, &[&str])]) -> Users {
+        let file = Users(tempfile::tempdir().expect("making a directory"));
+        for (name, password, options) in users {
+            file.user(&[&["add", name], *options].concat(), password);
+        }
+        file
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("users.toml")
+    }
+
+    fn user(&self, args: &[&str], input: &str) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hauld"));
+        command
+            .arg("user")
+            .args(args)
+            .arg("--users")
+            .arg(self.path());
+        run_with(&mut command, input.as_bytes()).ok();
+    }
+
+    /// Anonymous sessions too, for the questions at the end.
+    fn server(&self) -> Server {
+        let path = self.path();
+        Server::start(&[
+            "--users",
+            path.to_str().expect("a path"),
+            "--anonymous",
+            "write",
+        ])
+    }
+}
+
+fn password(session: &mut Control, name: &str, password: &str) -> u16 {
+    assert_eq!(session.command(&format!("USER {name}")).code, 331);
+    session.command(&format!("PASS {password}")).code
+}
+
+fn logged_in(server: &Server, name: &str, secret: &str) -> Control {
+    let mut session = Control::connect(server.addr());
+    assert_eq!(password(&mut session, name, secret), 230);
+    session
+}
+
+#[test]
+fn a_user_sees_the_home_and_nothing_else() {
+    let users = Users::new(&[
+        ("anna", "secret", &["--home", "/anna"]),
+        ("ben", "other", &[]),
+    ]);
+    let server = users.server();
+    let baseline = server.baseline();
+    fs::create_dir(server.path("anna")).expect("making a home");
+    fs::write(server.path("outside"), "x").expect("writing");
+    std::os::unix::fs::symlink("../outside", server.path("anna/link")).expect("linking");
+    let mut anna = logged_in(&server, "anna", "secret");
+    assert_eq!(anna.command("PWD").text, "\"/\" is the current directory.");
+    for path in ["outside", "../outside", "/../outside", "link", "/anna"] {
+        assert_eq!(
+            anna.command(&format!("DOWNLOAD {path}")).code,
+            550,
+            "{path}"
+        );
+        assert_eq!(anna.command(&format!("CWD {path}")).code, 550, "{path}");
+    }
+    assert_eq!(anna.upload("mine", b"content").code, 226);
+    assert_eq!(
+        fs::read(server.path("anna/mine")).expect("reading"),
+        b"content"
+    );
+    let mut ben = logged_in(&server, "ben", "other");
+    assert_eq!(ben.download("anna/mine").0, b"content");
+    anna.quit();
+    ben.quit();
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn permissions_hold_and_show() {
+    let users = Users::new(&[("anna", "secret", &["--permissions", "list,read,mkdir"])]);
+    let server = users.server();
+    let baseline = server.baseline();
+    fs::write(server.path("f"), "content").expect("writing");
+    let mut anna = logged_in(&server, "anna", "secret");
+    assert_eq!(anna.download("f").0, b"content");
+    assert_eq!(anna.command("MKD d").code, 257);
+    assert!(
+        anna.command("MLST f")
+            .lines
+            .iter()
+            .any(|line| String::from_utf8_lossy(line).contains("perm=r;"))
+    );
+    assert!(
+        anna.command("MLST d")
+            .lines
+            .iter()
+            .any(|line| String::from_utf8_lossy(line).contains("perm=elm;"))
+    );
+    assert_eq!(anna.upload("g", b"x").code, 550);
+    for refused in [
+        "DELE f",
+        "RMD d",
+        "RNFR f",
+        "SITE CHMOD 600 f",
+        "MFMT 20200101000000 f",
+    ] {
+        assert_eq!(anna.command(refused).code, 550, "{refused}");
+    }
+    anna.quit();
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn a02_every_refusal_is_the_same() {
+    let users = Users::new(&[
+        ("anna", "secret", &[]),
+        ("locked", "secret", &["--locked", "true"]),
+        ("far", "secret", &["--network", "192.0.2.0/24"]),
+    ]);
+    let server = users.server();
+    let baseline = server.baseline();
+    let mut texts = Vec::new();
+    for (name, secret) in [
+        ("anna", "wrong"),
+        ("nobody", "secret"),
+        ("locked", "secret"),
+        ("far", "secret"),
+        ("anna", ""),
+    ] {
+        let mut session = Control::connect(server.addr());
+        assert_eq!(session.command(&format!("USER {name}")).code, 331);
+        let reply = session.command(&format!("PASS {secret}"));
+        assert_eq!(reply.code, 530, "{name}");
+        texts.push(reply.text);
+        session.quit();
+    }
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert!(!server.log().contains("secret"));
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn a01_the_third_wrong_password_ends_the_session() {
+    let users = Users::new(&[("anna", "secret", &[])]);
+    let server = users.server();
+    let baseline = server.baseline();
+    let mut session = Control::connect(server.addr());
+    for _ in 0..3 {
+        assert_eq!(password(&mut session, "anna", "wrong"), 530);
+    }
+    session.expect_eof();
+    // Nobody is locked yet, and the right password was no failure.
+    let anna = logged_in(&server, "anna", "secret");
+    anna.quit();
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn a06_failures_lock_an_address_and_name_and_nobody_else() {
+    let users = Users::new(&[("anna", "secret", &[]), ("ben", "other", &[])]);
+    let server = users.server();
+    let baseline = server.baseline();
+    let guesser: IpAddr = "127.0.0.9".parse().expect("an address");
+    for _ in 0..5 {
+        let mut session = Control::open_from(guesser, server.addr()).greeted();
+        assert_eq!(password(&mut session, "anna", "wrong"), 530);
+    }
+    let mut session = Control::open_from(guesser, server.addr()).greeted();
+    assert_eq!(password(&mut session, "anna", "secret"), 530, "locked");
+    let mut session = Control::open_from(guesser, server.addr()).greeted();
+    assert_eq!(password(&mut session, "ben", "other"), 230, "another name");
+    let mut session = Control::connect(server.addr());
+    assert_eq!(
+        password(&mut session, "anna", "secret"),
+        230,
+        "another address"
+    );
+    drop(session);
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn a03_fifty_logins_at_once_all_get_in_and_delay_nobody() {
+    let users = Users::new(&[("anna", "secret", &[])]);
+    let server = users.server();
+    let baseline = server.baseline();
+    let mut others = Control::login(server.addr());
+    let before_kib = server.rss_kib();
+    thread::scope(|scope| {
+        let logins: Vec<_> = (0..50)
+            .map(|_| scope.spawn(|| logged_in(&server, "anna", "secret").quit()))
+            .collect();
+        while !logins.iter().all(|login| login.is_finished()) {
+            assert_eq!(others.command("NOOP").code, 200);
+        }
+    });
+    let grown_kib = server.rss_kib().saturating_sub(before_kib);
+    assert!(grown_kib < 40 * 1024, "one hash at a time: {grown_kib} KiB");
+    others.quit();
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn a04_who_hangs_up_does_not_free_a_place() {
+    let users = Users::new(&[("anna", "secret", &[])]);
+    let server = users.server();
+    let baseline = server.baseline();
+    let mut codes = Vec::new();
+    for _ in 0..130 {
+        let mut session = Control::connect(server.addr());
+        session.send(b"USER nobody\r\nPASS guess\r\n");
+        assert_eq!(session.reply().code, 331);
+        drop(session);
+    }
+    let mut last = Control::connect(server.addr());
+    codes.push(password(&mut last, "anna", "secret"));
+    assert!(
+        codes.iter().all(|code| [421, 530].contains(code)),
+        "{codes:?}"
+    );
+    // The address is locked now, but another one is let in once the queue has drained.
+    let other: IpAddr = "127.0.0.8".parse().expect("an address");
+    let let_in = wait_for(PATIENCE, || {
+        let mut session = Control::open_from(other, server.addr()).greeted();
+        (password(&mut session, "anna", "secret") == 230).then_some(())
+    });
+    assert!(let_in.is_some());
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn a05_odd_passwords() {
+    let long = "x".repeat(4000);
+    let users = Users::new(&[("anna", "p\u{e4}ss w\u{f6}rd", &[])]);
+    let server = users.server();
+    let baseline = server.baseline();
+    let mut session = Control::connect(server.addr());
+    assert_eq!(password(&mut session, "anna", &long), 530);
+    assert_eq!(session.command("USER anna").code, 331);
+    assert_eq!(session.command("PASS").code, 530);
+    assert_eq!(password(&mut session, "anna", "p\u{e4}ss w\u{f6}rd"), 230);
+    assert_eq!(session.command("PASS again").code, 503);
+    session.quit();
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn a09_who_becomes_somebody_else_keeps_nothing() {
+    let users = Users::new(&[
+        ("anna", "secret", &[]),
+        ("ben", "other", &["--permissions", "read-only"]),
+    ]);
+    let server = users.server();
+    let baseline = server.baseline();
+    fs::create_dir(server.path("d")).expect("making");
+    fs::write(server.path("f"), "content").expect("writing");
+    let mut session = logged_in(&server, "anna", "secret");
+    assert_eq!(session.command("CWD d").code, 250);
+    assert_eq!(session.command("EPSV").code, 229);
+    assert_eq!(session.command("RNFR ../f").code, 350);
+    assert_eq!(password(&mut session, "ben", "other"), 230);
+    assert_eq!(session.command("RNTO g").code, 550);
+    assert_eq!(
+        session.command("PWD").text,
+        "\"/\" is the current directory."
+    );
+    assert_eq!(session.command("RETR f").code, 425);
+    assert_eq!(session.command("DELE f").code, 550);
+    session.quit();
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn sighup_reads_the_users_again_and_keeps_them_when_the_file_is_wrong() {
+    let users = Users::new(&[("anna", "secret", &[])]);
+    let server = users.server();
+    let baseline = server.baseline();
+    let mut anna = logged_in(&server, "anna", "secret");
+    users.user(&["passwd", "anna"], "changed");
+    server.signal(Signal::HUP);
+    let changed = wait_for(PATIENCE, || {
+        let mut session = Control::connect(server.addr());
+        (password(&mut session, "anna", "changed") == 230).then_some(())
+    });
+    assert!(changed.is_some());
+    assert_eq!(
+        anna.command("NOOP").code,
+        200,
+        "a session that is there goes on"
+    );
+    anna.quit();
+    let good = fs::read(users.path()).expect("reading");
+    fs::write(users.path(), "[users.anna]\nnonsense = 1\n").expect("writing");
+    server.signal(Signal::HUP);
+    let told = wait_for(PATIENCE, || {
+        server.log().contains("stay as they were").then_some(())
+    });
+    assert!(told.is_some(), "{}", server.log());
+    logged_in(&server, "anna", "changed").quit();
+    fs::write(users.path(), good).expect("writing");
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn with_users_nobody_is_anonymous_unless_that_is_said() {
+    let users = Users::new(&[("anna", "secret", &[])]);
+    let path = users.path();
+    let server = Server::start(&["--users", path.to_str().expect("a path")]);
+    let mut session = Control::connect(server.addr());
+    assert_eq!(password(&mut session, "anonymous", "me@"), 530);
+    assert_eq!(password(&mut session, "anna", "secret"), 230);
+    session.quit();
+}
+
+#[test]
+fn what_is_not_kept_is_not_promised() {
+    let users = Users::new(&[("anna", "secret", &["--quota-bytes", "10GiB"])]);
+    let dir = tempfile::tempdir().expect("making a directory");
+    let refused = |file: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hauld"));
+        command
+            .args(["--listen", "127.0.0.1:0", "--users"])
+            .arg(file)
+            .arg(dir.path());
+        let done = crate::common::tools::run(&mut command).expect(2);
+        assert_eq!(done.stdout_text(), "");
+        done.stderr
+    };
+    assert!(refused(&users.path()).contains("does not keep yet"));
+    assert!(refused(&dir.path().join("absent")).contains("absent"));
+}
