@@ -3,11 +3,12 @@
 //! Making or checking a hash takes tens of milliseconds and some MiB by design, so it belongs on a
 //! thread where nobody waits. Nothing here knows which users there are.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
-use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Params, ParamsBuilder, Version};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, ParamsBuilder, Version};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -233,14 +234,26 @@ fn params(cost: Cost) -> Result<Params, &'static str> {
         .map_err(|_| "has impossible parameters")
 }
 
+thread_local! {
+    /// What the last hash of a thread worked in. Freed and taken anew for each, 19 MiB at a time, the
+    /// holes that stay behind would add up.
+    static MEMORY: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
+}
+
 fn work(password: &Password, cost: Cost, salt: &[u8], output: &mut [u8]) -> io::Result<()> {
     let params = params(cost).map_err(io::Error::other)?;
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(password.reveal(), salt, output)
-        .map_err(|error| match error {
-            argon2::Error::OutOfMemory => io::ErrorKind::OutOfMemory.into(),
-            error => io::Error::other(error),
-        })
+    let blocks = params.block_count();
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    MEMORY.with_borrow_mut(|memory| {
+        let missing = blocks.saturating_sub(memory.len());
+        memory
+            .try_reserve_exact(missing)
+            .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        memory.resize(memory.len() + missing, Block::default());
+        argon2
+            .hash_password_into_with_memory(password.reveal(), salt, output, &mut memory[..blocks])
+            .map_err(io::Error::other)
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Bytes and facts go in, an ordered list of [`Action`]s comes out. A session owns no socket,
 //! starts no thread and reads no clock (`now` is an argument), so a whole dialogue is a unit test.
-//! It does make short file calls itself, through [`Root`]; what takes long it asks for.
+//! It does make short file calls itself, through [`crate::storage::root::Root`]; what takes long it asks for.
 //!
 //! # Driving it
 //!
@@ -15,6 +15,7 @@
 //!
 //! Three methods ask: [`Session::deadline`], [`Session::wants_input`] and [`Session::totals`].
 
+mod exchange;
 mod files;
 mod inline;
 mod job;
@@ -29,123 +30,22 @@ mod text;
 mod transfers;
 pub mod verbs;
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+pub use exchange::{Action, Context, Input, PasswordAnswer, Totals};
 pub use job::{Ended, Job, Outcome, Receive, Send, Transfer, Via};
 pub use task::{Algorithm, Done, Task};
 pub use text::Text;
 
-use crate::accounts::password::Password;
-use crate::accounts::users::User;
 use crate::config::Config;
 use crate::proto::facts::Facts;
 use crate::proto::line::{self, Split};
 use crate::proto::reply::Reply;
-use crate::storage::root::Root;
-use crate::storage::staging::{Publish, Upload};
 use login::Login;
 use security::Security;
 use transfers::{Running, What};
 use verbs::{Argument, Run, Verb};
-
-/// What is the same for all sessions, and the time.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
-    /// Limits and policies.
-    pub config: &'a Config,
-    /// What anonymous sessions see as `/`.
-    pub home: &'a Arc<Root>,
-    /// For deadlines.
-    pub now: Instant,
-    /// For listings: seconds since 1970.
-    pub wall_s: i64,
-    /// Different each time; nobody outside can tell the next one.
-    pub random: u64,
-}
-
-/// What happened, besides bytes on the control connection.
-#[derive(Debug)]
-pub enum Input {
-    /// The answer to [`Action::CheckPassword`].
-    PasswordChecked(PasswordAnswer),
-    /// The answer to [`Action::Listen`]: where the client should connect. `None`: no port is free.
-    Listening(Option<SocketAddr>),
-    /// The answer to [`Action::Transfer`].
-    TransferEnded(Ended),
-    /// The answer to [`Action::Commit`].
-    Committed(std::io::Result<()>),
-    /// The answer to [`Action::Run`], but for [`Task::Dispose`], which has none.
-    TaskDone(Done),
-    /// The client sends no more (FIN). What it sent before is still answered.
-    ControlEnded,
-    /// [`Session::deadline`] has passed.
-    TimedOut,
-    /// The server is stopping: end as soon as nothing is owed.
-    ShuttingDown,
-}
-
-/// What came of a password.
-#[derive(Debug)]
-pub enum PasswordAnswer {
-    /// It is right.
-    Right {
-        /// Whose it is.
-        user: Arc<User>,
-        /// What that user sees as `/`.
-        home: Arc<Root>,
-    },
-    /// It is wrong, or nobody of that name gets in.
-    Wrong,
-    /// Too many passwords are being checked.
-    Busy,
-}
-
-/// What the shell is to do. In order, strictly.
-#[derive(Debug)]
-pub enum Action {
-    /// Send a reply.
-    Reply(Reply),
-    /// Find out who that is. Answered by [`Input::PasswordChecked`].
-    CheckPassword {
-        /// As USER gave it.
-        name: Vec<u8>,
-        /// As PASS gave it.
-        password: Password,
-    },
-    /// Make ready for a passive data connection, or stay so. Answered by [`Input::Listening`].
-    Listen,
-    /// Forget about any data connection that was made ready.
-    Unlisten,
-    /// Move bytes. Answered by [`Input::TransferEnded`].
-    Transfer(Box<Transfer>),
-    /// End the running transfer, which is then answered as usual.
-    CutTransfer,
-    /// Give a staged file its name. Answered by [`Input::Committed`].
-    Commit(Upload, Publish),
-    /// Do work that takes long. Answered by [`Input::TaskDone`].
-    Run(Task),
-    /// The client begins TLS behind what was said so far: from here on everything travels inside it.
-    StartTls,
-    /// Send what there is to send, then end the connection. Nothing follows.
-    Close,
-}
-
-/// Bytes and files of one session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Commands.
-    pub commands: u64,
-    /// Files sent completely.
-    pub files_sent: u64,
-    /// Bytes sent, listings included.
-    pub bytes_sent: u64,
-    /// Files stored.
-    pub files_stored: u64,
-    /// Bytes received.
-    pub bytes_received: u64,
-}
 
 /// What HASH and MLST go by; OPTS may change it before login too.
 #[derive(Debug, Clone, Copy)]
@@ -663,9 +563,4 @@ impl Session {
 
 fn not_logged_in() -> Reply {
     Reply::new(530, "Log in first, with USER and PASS.")
-}
-
-/// The address of a client as limits and messages see it.
-pub fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
 }
