@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::accounts::Anonymous;
+use crate::accounts::password::Password;
 
 /// What a server does and how much of it.
 #[derive(Debug, Clone)]
@@ -16,6 +17,9 @@ pub struct Config {
     pub dir: PathBuf,
     /// Who may log in with a password; `None`: nobody.
     pub users: Option<PathBuf>,
+    /// The password of the user `haul`, for as long as this process lives, where there is no users
+    /// file and strangers can reach a listener.
+    pub one_time_password: Option<Password>,
     /// What sessions without an account may do.
     pub anonymous: Anonymous,
     /// Ports of passive data connections; `None`: the kernel chooses [`Limits::passive_ports_chosen`].
@@ -69,10 +73,14 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// Whether strangers may reach a listener at this address.
+pub fn is_public(address: &SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
 impl TlsLevel {
     /// What is safe where nothing was said: nobody's password crosses a network in clear.
     pub fn by_default(listen: &[SocketAddr], has_certificate: bool) -> TlsLevel {
-        let is_public = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
         if listen.iter().any(is_public) {
             TlsLevel::Required
         } else if has_certificate {
@@ -157,6 +165,7 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             dir: PathBuf::from("haul-data"),
             users: None,
+            one_time_password: None,
             anonymous: Anonymous::Write,
             passive_ports: None,
             passive_address: None,

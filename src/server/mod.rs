@@ -38,8 +38,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
+use crate::accounts::password::{Cost, Hash, Password};
 use crate::accounts::quota::Amount;
-use crate::accounts::users::Users;
+use crate::accounts::users::{User, Users};
 use crate::config::{Config, TlsLevel};
 use crate::session::{Action, Context, Input, Session};
 use crate::storage::root::Root;
@@ -69,6 +70,9 @@ const LAST_REPLIES: Duration = Duration::from_secs(2);
 const LINGERING_MAX: usize = 256;
 /// Descriptors that are no session's: standard streams, poll, wakers, pipe, root, log.
 const OTHER_DESCRIPTORS: u64 = 32;
+
+/// Who may log in where there is no users file and strangers can reach a listener.
+pub const ONE_TIME_USER: &str = "haul";
 
 /// A connection's place in the slab, and which of the connections that had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -264,7 +268,11 @@ impl Server {
     /// A sentence for the person who started it; nothing is left half started.
     pub fn start(config: Config) -> Result<Server, StartError> {
         let dir = config.dir.display();
-        let users = config.users.as_deref().map(load_users).transpose()?;
+        let users = match (&config.users, &config.one_time_password) {
+            (Some(path), _) => Some(load_users(path)?),
+            (None, Some(password)) => Some(one_time_user(password).map_err(cannot("start"))?),
+            (None, None) => None,
+        };
         let home = Root::open(&config.dir).map_err(cannot(format!("serve {dir}")))?;
         let mut listeners = Vec::new();
         let all = || config.listen.iter().chain(&config.tls.implicit);
@@ -787,6 +795,13 @@ fn load_users(path: &Path) -> Result<Users, StartError> {
         log::warn!("{warning}");
     }
     Ok(users)
+}
+
+/// The user `haul`, who holds until the process ends.
+fn one_time_user(password: &Password) -> io::Result<Users> {
+    let name = ONE_TIME_USER.parse().map_err(io::Error::other)?;
+    let hash = Hash::new(password, Cost::DEFAULT)?;
+    Users::of(vec![User::new(name, hash)]).map_err(io::Error::other)
 }
 
 /// Puts a connection into the queue once.

@@ -348,3 +348,19 @@ fn what_is_not_kept_is_not_promised() {
     assert!(refused(&users.path()).contains("does not keep yet"));
     assert!(refused(&dir.path().join("absent")).contains("absent"));
 }
+
+#[test]
+fn strangers_need_the_password_that_is_printed() {
+    let server = Server::start_at("0.0.0.0:0", &["--tls", "off"]);
+    let password_of = |log: &str| {
+        let (_, rest) = log.split_once("with the password ")?;
+        Some(rest.split_whitespace().next()?.to_string())
+    };
+    let printed = wait_for(PATIENCE, || password_of(&server.log())).expect("a password");
+    let mut session = Control::connect(([127, 0, 0, 1], server.addr().port()).into());
+    assert_eq!(password(&mut session, "anonymous", "me@"), 530);
+    assert_eq!(password(&mut session, "haul", "guess"), 530);
+    assert_eq!(password(&mut session, "haul", &printed), 230);
+    assert_eq!(session.upload("f", b"content").code, 226);
+    session.quit();
+}

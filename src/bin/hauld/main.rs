@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use haul::accounts::Anonymous;
-use haul::config::{Config, Limits, Tls, TlsFiles, TlsLevel};
-use haul::server::Server;
+use haul::accounts::password::Password;
+use haul::config::{self, Config, Limits, Tls, TlsFiles, TlsLevel};
+use haul::server::{ONE_TIME_USER, Server};
 use log::LevelFilter;
 
 /// Serve a directory over FTP, and over the verbs of haul.
@@ -36,7 +37,8 @@ struct Arguments {
     /// Who may log in: a file that `hauld user` writes; SIGHUP reads it again
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
-    /// What sessions without an account may do [default: write; none with --users]
+    /// What sessions without an account may do [default: write; none with --users or
+    /// where strangers can reach a listener]
     #[arg(long, value_name = "LEVEL")]
     anonymous: Option<Level>,
     /// Whether sessions use TLS [default: required if a listener is not loopback, optional with
@@ -145,22 +147,42 @@ fn run(arguments: Arguments) -> Result<(), String> {
     // Files and directories are made with the permission bits that the session says.
     rustix::process::umask(rustix::fs::Mode::empty());
     let config = configuration(arguments)?;
-    let dir = config.dir.clone();
+    let (dir, password) = (config.dir.clone(), config.one_time_password.clone());
     let server = Server::start(config).map_err(|error| error.to_string())?;
     let addresses = server.addresses().map_err(|error| error.to_string())?;
     let mut out = std::io::stdout().lock();
-    for (address, implicit_tls) in addresses {
+    for &(address, implicit_tls) in &addresses {
         let mark = if implicit_tls { " (TLS)" } else { "" };
         // Whoever started it may not care to read this.
         let _ = writeln!(out, "listening on {address}{mark}").and_then(|()| out.flush());
         log::info!("serving {} on {address}", dir.display());
     }
     drop(out);
+    if let (Some(password), Some((address, _))) = (password, addresses.first()) {
+        invite(*address, &password);
+    }
     server
         .run()
         .map_err(|error| format!("polling failed: {error}"))?;
     log::info!("stopped");
     Ok(())
+}
+
+/// Strangers can reach this server and there is no users file: says how to log in all the same. It
+/// goes to the terminal, not into the log.
+fn invite(address: SocketAddr, password: &Password) {
+    let host = match address.ip() {
+        ip if ip.is_unspecified() => "HOST".to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    let (port, password) = (address.port(), String::from_utf8_lossy(password.reveal()));
+    eprintln!(
+        "There is no users file, so for as long as this server runs there is one user:\n\
+         \x20 {ONE_TIME_USER}, with the password {password}\n\
+         \x20 curl --ssl-reqd -k -T FILE ftp://{ONE_TIME_USER}:{password}@{host}:{port}/\n\
+         For users who stay: hauld user add NAME, then --users haul-users.toml. For anybody: --anonymous read."
+    );
 }
 
 fn configuration(arguments: Arguments) -> Result<Config, String> {
@@ -171,9 +193,15 @@ fn configuration(arguments: Arguments) -> Result<Config, String> {
         rustix::fs::chmod(&dir, rustix::fs::Mode::from_raw_mode(0o755))
             .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
     }
+    let mut reachable = arguments.listen.iter().chain(&arguments.implicit_tls);
+    let strangers = reachable.any(config::is_public);
+    let invited = strangers && arguments.users.is_none() && arguments.anonymous.is_none();
+    let one_time_password = invited.then(Password::random).transpose();
+    let one_time_password =
+        one_time_password.map_err(|error| format!("cannot make a password: {error}"))?;
     let anonymous = match arguments.anonymous {
         Some(Level::None) => Anonymous::None,
-        None if arguments.users.is_some() => Anonymous::None,
+        None if arguments.users.is_some() || strangers => Anonymous::None,
         Some(Level::Read) => Anonymous::Read,
         Some(Level::Write) | None => Anonymous::Write,
     };
@@ -207,6 +235,7 @@ fn configuration(arguments: Arguments) -> Result<Config, String> {
         tls,
         dir,
         users: arguments.users,
+        one_time_password,
         anonymous,
         passive_ports: arguments.passive_ports,
         passive_address: arguments.passive_address,

@@ -150,7 +150,7 @@ fn strangers_must_use_tls_unless_the_server_was_opened_to_all() {
         (&[][..], false),
         (&["--anonymous", "read"], true),
         (&["--anonymous", "read", "--tls", "required"], false),
-        (&["--tls", "optional"], true),
+        (&["--anonymous", "read", "--tls", "optional"], true),
     ] {
         let server = Server::start_at("0.0.0.0:0", &[&options[..], more].concat());
         let mut clear = Control::connect(server.addr());
