@@ -740,6 +740,36 @@ fn standard_input_without_a_second_connection_is_spooled() {
     fake.thread.join().unwrap();
 }
 
+#[test]
+fn a_named_pipe_is_opened_once() {
+    let dir = dir();
+    let pipe = dir.path().join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let fake = serve(|talk| {
+        // Time for the writer, which begins as soon as somebody opens the pipe.
+        std::thread::sleep(Duration::from_millis(300));
+        talk.login(OWN_VERBS);
+        talk.expect("UPLOAD 5+ pipe");
+        assert_eq!(talk.body(5), b"12345");
+        talk.say("226 stored");
+        talk.answer("QUIT", "221 bye");
+    });
+    // A writer that opened the pipe for a reader who is gone again would be killed by its write.
+    let mut writer = Command::new("sh");
+    writer.args(["-c", "printf 12345 >pipe"]);
+    let mut writer = writer.current_dir(dir.path()).spawn().unwrap();
+    let outcome = haul(fake.address, dir.path(), &["upload", "pipe"]);
+    outcome.check(0, "");
+    assert!(writer.wait().unwrap().success());
+    fake.thread.join().unwrap();
+}
+
 // -- L14: servers that fall silent
 
 #[test]

@@ -226,7 +226,7 @@ fn upload(client: &mut Client, arguments: &Upload) -> Result<Exit, Error> {
         }
         if source != "-" {
             let source = Path::new(source);
-            local::source(source).map(drop).map_err(|e| {
+            local::check_source(source).map_err(|e| {
                 e.about(format_args!(
                     "cannot upload {}",
                     shown(bytes_of(source.as_os_str()))

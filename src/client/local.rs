@@ -60,6 +60,28 @@ pub enum Source {
     Stream(File),
 }
 
+/// Looks whether [`source`] will do, without disturbing a pipe: whoever writes into one dies when
+/// its only reader goes away.
+///
+/// # Errors
+/// As [`source`].
+pub fn check_source(path: &Path) -> Result<(), Error> {
+    let meta = fs::metadata(path).map_err(|e| Error::local(&e))?;
+    match meta.is_file() {
+        true => source(path).map(drop),
+        false => no_directory(&meta),
+    }
+}
+
+fn no_directory(meta: &fs::Metadata) -> Result<(), Error> {
+    match meta.is_dir() {
+        true => Err(Error::usage(
+            "it is a directory, and uploading directories is not built yet; name the files in it",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Opens a file to be uploaded.
 ///
 /// # Errors
@@ -71,11 +93,7 @@ pub fn source(path: &Path) -> Result<Source, Error> {
         Ok((file, meta))
     };
     let (file, meta) = open().map_err(|e: io::Error| Error::local(&e))?;
-    if meta.is_dir() {
-        return Err(Error::usage(
-            "it is a directory, and uploading directories is not built yet; name the files in it",
-        ));
-    }
+    no_directory(&meta)?;
     if !meta.is_file() {
         return Ok(Source::Stream(file));
     }
