@@ -770,6 +770,97 @@ fn a_named_pipe_is_opened_once() {
     fake.thread.join().unwrap();
 }
 
+#[test]
+fn a_file_that_claims_to_be_empty_is_read() {
+    let dir = dir();
+    let expected = fs::read("/proc/self/mountinfo").unwrap();
+    let bytes = expected.len();
+    assert!(bytes > 0 && fs::metadata("/proc/self/mountinfo").unwrap().len() == 0);
+    let link = dir.path().join("mounts");
+    std::os::unix::fs::symlink("/proc/self/mountinfo", link).unwrap();
+    let (outcome, _) = play(dir.path(), &["upload", "mounts"], move |talk| {
+        talk.login(OWN_VERBS);
+        talk.expect(&format!("UPLOAD {bytes}+;"));
+        assert_eq!(talk.body(bytes), expected);
+        talk.say("226 stored");
+        talk.answer("QUIT", "221 bye");
+    });
+    outcome.check(0, "");
+    let said = format!("uploaded mounts ({bytes} bytes)\n");
+    assert_eq!(String::from_utf8_lossy(&outcome.out), said);
+}
+
+/// Uploads `big` of `bytes` bytes, whose length becomes another one where the script calls for it.
+#[track_caller]
+fn upload_of_what_changes(
+    bytes: usize,
+    says: &str,
+    script: impl FnOnce(&mut Talk, &dyn Fn(u64)) + Send + 'static,
+) {
+    let dir = dir();
+    sparse(dir.path(), bytes);
+    let path = dir.path().join("big");
+    let arguments = ["upload", "--no-clobber", "big"];
+    let (outcome, _) = play(dir.path(), &arguments, move |talk| {
+        let becomes = |bytes| {
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(bytes).unwrap();
+        };
+        script(talk, &becomes);
+        talk.rest();
+    });
+    outcome.check(if says.is_empty() { 0 } else { 7 }, says);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_sent_is_not_called_done() {
+    const OWN: &[&str] = &["MLST type*;", "UPLOAD"];
+    upload_of_what_changes(5, "became shorter", |talk, becomes| {
+        talk.login(OWN);
+        talk.expect("MLST big");
+        becomes(4);
+        talk.say("550 no");
+    });
+    upload_of_what_changes(5, "", |talk, becomes| {
+        talk.login(OWN);
+        talk.expect("MLST big");
+        becomes(6);
+        talk.say("550 no");
+        talk.expect("UPLOAD 6+ big");
+        talk.body(6);
+        talk.say("226 stored");
+    });
+    upload_of_what_changes(BIG, "became shorter", |talk, becomes| {
+        talk.login(OWN);
+        talk.answer("MLST big", "550 no");
+        talk.expect("UPLOAD");
+        becomes(4);
+        talk.say("150 send");
+    });
+    upload_of_what_changes(2 << 20, "grew", |talk, becomes| {
+        talk.login(OWN);
+        talk.answer("MLST big", "550 no");
+        talk.expect("UPLOAD 2097152 big");
+        becomes(4 << 20);
+        talk.say("150 send");
+        talk.body(2 << 20);
+        talk.say("226 stored");
+    });
+    upload_of_what_changes(5, "became shorter", |talk, becomes| {
+        talk.login(&["MLST type*;"]);
+        talk.answer("MLST big", "550 no");
+        talk.answer("TYPE I", "200 binary");
+        let data = talk.epsv();
+        let mut data = accept(&data);
+        talk.expect("STOR big");
+        becomes(4);
+        talk.say("150 send");
+        let end = data.read_to_end(&mut Vec::new());
+        assert!(end.is_err(), "an orderly end means a whole file");
+        talk.say("426 cut");
+    });
+}
+
 // -- L14: servers that fall silent
 
 #[test]

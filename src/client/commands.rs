@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use crate::proto::upload::UploadFacts;
+
 use super::error::{Error, Exit, shown};
-use super::local::{self, Incoming, Source, bytes_of, joined, last_component, path_of};
+use super::local::{self, Incoming, bytes_of, joined, last_component, path_of};
 use super::progress::Progress;
 use super::server::one_line;
 use super::show::{self, print};
@@ -295,14 +297,22 @@ fn upload_one(
     let shown_name = shown(local);
     let mut progress = Progress::new(&shown_name, !quiet);
     let bytes = match source {
-        Some(Source::Regular(mut file, bytes, facts)) => {
-            transfer::upload(c, remote, &mut file, bytes, facts, &mut progress)?;
-            bytes
-        }
-        Some(Source::Stream(mut file)) => {
-            transfer::upload_stream(c, remote, &mut file, &mut progress)?
-        }
-        None => transfer::upload_stream(c, remote, &mut stdin().lock(), &mut progress)?,
+        Some(mut source) => transfer::upload(
+            c,
+            remote,
+            &mut source.file,
+            source.bytes_min,
+            source.facts,
+            &mut progress,
+        )?,
+        None => transfer::upload(
+            c,
+            remote,
+            &mut stdin().lock(),
+            0,
+            UploadFacts::default(),
+            &mut progress,
+        )?,
     };
     drop(progress);
     if quiet {

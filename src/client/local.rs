@@ -52,12 +52,14 @@ pub fn bytes_of(path: &OsStr) -> &[u8] {
     path.as_bytes()
 }
 
-/// What an upload can read.
-pub enum Source {
-    /// A file with a length, and what the copy should keep of it.
-    Regular(File, u64, UploadFacts),
-    /// A pipe or a device: its end is not known.
-    Stream(File),
+/// What an upload reads.
+pub struct Source {
+    /// Open at its beginning.
+    pub file: File,
+    /// There are at least so many bytes. 0 says nothing: pipes, devices and the files of /proc.
+    pub bytes_min: u64,
+    /// What the copy should keep.
+    pub facts: UploadFacts,
 }
 
 /// Looks whether [`source`] will do, without disturbing a pipe: whoever writes into one dies when
@@ -95,7 +97,11 @@ pub fn source(path: &Path) -> Result<Source, Error> {
     let (file, meta) = open().map_err(|e: io::Error| Error::local(&e))?;
     no_directory(&meta)?;
     if !meta.is_file() {
-        return Ok(Source::Stream(file));
+        return Ok(Source {
+            file,
+            bytes_min: 0,
+            facts: UploadFacts::default(),
+        });
     }
     let modified = meta.modified().ok();
     let facts = UploadFacts {
@@ -105,7 +111,11 @@ pub fn source(path: &Path) -> Result<Source, Error> {
         mode: Some(meta.permissions().mode() & 0o777),
         sha256: None,
     };
-    Ok(Source::Regular(file, meta.len(), facts))
+    Ok(Source {
+        file,
+        bytes_min: meta.len(),
+        facts,
+    })
 }
 
 /// A download that is not whole yet. Dropped without [`Incoming::publish`], it leaves nothing.
@@ -368,10 +378,9 @@ mod tests {
         assert_eq!(missing.err().unwrap().exit, Exit::Local);
         let path = dir.path().join("a");
         fs::write(&path, "12345").unwrap();
-        let Ok(Source::Regular(_, 5, facts)) = source(&path) else {
-            panic!("a regular file of 5 bytes");
-        };
-        assert!(facts.modify_s.is_some() && facts.mode.is_some());
+        let found = source(&path).ok().unwrap();
+        assert_eq!(found.bytes_min, 5);
+        assert!(found.facts.modify_s.is_some() && found.facts.mode.is_some());
         let (mut file, bytes) = spooled(&mut &b"abc"[..]).unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();

@@ -13,7 +13,7 @@ use crate::proto::upload::{IMMEDIATE_BYTES_MAX, UploadFacts, first_word};
 
 use super::connection::Connection;
 use super::data::{self, Sent};
-use super::error::{Error, plain};
+use super::error::{Error, Exit, plain};
 use super::local::spooled;
 use super::progress::Progress;
 use super::reply::Reply;
@@ -232,78 +232,73 @@ pub fn size_of(reply: &Reply) -> Option<u64> {
     (reply.code == 213).then(|| number(reply.text().trim_ascii()))?
 }
 
-/// Sends a file of `bytes` bytes as `path`; `facts` hold for it as far as the server takes them.
+/// Sends what comes from `source` as `path`; `facts` hold for it as far as the server takes them.
+/// There must be at least `bytes_min` bytes; what is longer than a message is sent with that length
+/// if it is known (not 0). Returns the number of bytes sent.
 ///
 /// # Errors
-/// The server refuses, the transfer breaks, or the source fails or is shorter.
+/// The server refuses, the transfer breaks, or the source fails or has another length.
 pub fn upload(
     c: &mut Connection,
     path: &[u8],
     source: &mut dyn Read,
-    bytes: u64,
+    bytes_min: u64,
     facts: UploadFacts,
     progress: &mut Progress,
-) -> Result<(), Error> {
-    progress.expect(bytes);
-    match c.features.upload {
-        Some(_) if bytes <= IMMEDIATE_BYTES_MAX => {
-            let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-            let read = source.take(bytes).read_to_end(&mut content);
-            read.map_err(|e| Error::local(&e))?;
-            upload_immediate(c, path, &content, facts, progress)
-        }
-        Some(_) => upload_waiting(c, path, source, bytes, facts, progress),
-        None => {
-            let data = data::open_binary(c)?;
-            let sent = store(c, data, path, source, progress)?;
-            let said = match c.features.size {
-                true => size_of(&c.command("SIZE", Some(path))?),
-                false => None,
-            };
-            if let Some(there) = said.filter(|&there| there != sent) {
-                return Err(Error::broken(format!(
-                    "{sent} bytes were sent, but the server has {there}"
-                )));
-            }
-            if let Some(seconds) = facts.modify_s.filter(|_| c.features.mfmt) {
-                // A server may refuse to set times; the content is what was asked for.
-                let time = String::from_utf8_lossy(&time::text_14(seconds)).into_owned();
-                c.command(&format!("MFMT {time}"), Some(path))?;
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Sends what comes from `source`, whose length is not known. Returns the number of bytes.
-///
-/// # Errors
-/// As [`upload`].
-pub fn upload_stream(
-    c: &mut Connection,
-    path: &[u8],
-    source: &mut dyn Read,
-    progress: &mut Progress,
 ) -> Result<u64, Error> {
+    if bytes_min > 0 {
+        progress.expect(bytes_min);
+    }
+    let has_upload = c.features.upload.is_some();
+    if has_upload && bytes_min > IMMEDIATE_BYTES_MAX {
+        upload_waiting(c, path, source, bytes_min, facts, progress)?;
+        return Ok(bytes_min);
+    }
     let mut head = Vec::new();
-    if c.features.upload.is_some() {
+    if has_upload {
         let read = source.take(IMMEDIATE_BYTES_MAX + 1).read_to_end(&mut head);
         read.map_err(|e| Error::local(&e))?;
-        if head.len() as u64 <= IMMEDIATE_BYTES_MAX {
-            upload_immediate(c, path, &head, UploadFacts::default(), progress)?;
-            return Ok(head.len() as u64);
+        let bytes = head.len() as u64;
+        if bytes < bytes_min {
+            return Err(shrunk());
+        }
+        if bytes <= IMMEDIATE_BYTES_MAX {
+            upload_immediate(c, path, &head, facts, progress)?;
+            return Ok(bytes);
         }
     }
     let mut whole = head.as_slice().chain(source);
-    match data::open_binary(c) {
-        Ok(data) => store(c, data, path, &mut whole, progress),
-        Err(_) if c.features.upload.is_some() && !c.is_lost() => {
+    let data = match data::open_binary(c) {
+        Err(_) if has_upload && !c.is_lost() => {
             let (mut spool, bytes) = spooled(&mut whole)?;
-            upload_waiting(c, path, &mut spool, bytes, UploadFacts::default(), progress)?;
-            Ok(bytes)
+            upload_waiting(c, path, &mut spool, bytes, facts, progress)?;
+            return Ok(bytes);
         }
-        Err(error) => Err(error),
+        opened => opened?,
+    };
+    let sent = store(c, data, path, &mut whole, bytes_min, progress)?;
+    let said = match c.features.size {
+        true => size_of(&c.command("SIZE", Some(path))?),
+        false => None,
+    };
+    if let Some(there) = said.filter(|&there| there != sent) {
+        return Err(Error::broken(format!(
+            "{sent} bytes were sent, but the server has {there}"
+        )));
     }
+    if let Some(seconds) = facts.modify_s.filter(|_| c.features.mfmt) {
+        // A server may refuse to set times; the content is what was asked for.
+        let time = String::from_utf8_lossy(&time::text_14(seconds)).into_owned();
+        c.command(&format!("MFMT {time}"), Some(path))?;
+    }
+    Ok(sent)
+}
+
+fn shrunk() -> Error {
+    Error::new(
+        Exit::Local,
+        "the file became shorter while it was being sent",
+    )
 }
 
 /// The first word and the path of an UPLOAD, with the facts that this server takes.
@@ -366,10 +361,7 @@ fn upload_waiting(
         let n = match read_some(source, &mut buffer[..window]) {
             Ok(0) => {
                 c.give_up();
-                return Err(Error::new(
-                    super::error::Exit::Local,
-                    "the file became shorter while it was being sent",
-                ));
+                return Err(shrunk());
             }
             Ok(n) => n,
             Err(error) => {
@@ -385,7 +377,14 @@ fn upload_waiting(
         progress.advance(n);
     }
     let reply = c.read_reply()?;
-    outcome(c, reply)
+    outcome(c, reply)?;
+    match read_some(source, &mut buffer[..1])? {
+        0 => Ok(()),
+        _ => Err(Error::new(
+            Exit::Local,
+            format!("it grew while it was being sent; the copy has its first {bytes} bytes"),
+        )),
+    }
 }
 
 /// STOR over a data connection. Returns the number of bytes.
@@ -394,6 +393,7 @@ fn store(
     data: TcpStream,
     path: &[u8],
     source: &mut dyn Read,
+    bytes_min: u64,
     progress: &mut Progress,
 ) -> Result<u64, Error> {
     c.send("STOR", Some(path))?;
@@ -401,7 +401,11 @@ fn store(
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut bytes = 0u64;
     loop {
-        let n = match read_some(source, &mut buffer) {
+        let read = match read_some(source, &mut buffer) {
+            Ok(0) if bytes < bytes_min => Err(shrunk()),
+            read => read,
+        };
+        let n = match read {
             Ok(0) => break,
             Ok(n) => n,
             Err(error) => {
