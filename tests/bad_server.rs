@@ -1086,3 +1086,20 @@ fn a_script_of_commands_goes_on_behind_errors_and_a_lost_connection() {
     );
     server.join().unwrap();
 }
+
+#[test]
+fn the_rest_of_a_line_that_is_too_long_is_no_command() {
+    let fake = serve(|talk| {
+        talk.login(&[]);
+        talk.answer("DELE last", "250 gone");
+        talk.answer("QUIT", "221 bye");
+    });
+    // 64 KiB end right before a word that is a command.
+    let mut script = b"rm  ".to_vec();
+    script.extend_from_slice(&b"rm ".repeat((64 * 1024 - 4) / 3));
+    script.extend_from_slice(b"rm a\nrm last\n");
+    let outcome = finish(haul_command(fake.address, dir().path()), &script);
+    outcome.check(2, "too long");
+    assert_eq!(outcome.err.lines().count(), 1, "{}", outcome.err);
+    fake.thread.join().unwrap();
+}

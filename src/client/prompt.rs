@@ -15,7 +15,7 @@ use super::local::path_of;
 use super::{Client, Command};
 
 /// The longest line that is read.
-const LINE_BYTES_MAX: u64 = 64 * 1024;
+const LINE_BYTES_MAX: usize = 64 * 1024;
 
 const HELP: &str = "\
 upload [FILE... [REMOTE]]     send files; asks for the name without one (also: put)
@@ -69,7 +69,10 @@ pub fn run(client: &mut Client) -> Exit {
             Err(error) => {
                 report(&error);
                 total = both(total, error.exit);
-                break;
+                match error.exit {
+                    Exit::Usage => continue,
+                    _ => break,
+                }
             }
         };
         match one(client, &typed, is_terminal) {
@@ -102,24 +105,45 @@ fn line(is_terminal: bool, question: &str) -> Result<Option<Vec<u8>>, Error> {
         print!("{question}");
         let _ = stdout().flush();
     }
+    let typed = line_of(&mut stdin().lock())?;
+    if typed.is_none() && is_terminal {
+        let _ = writeln!(stdout());
+    }
+    Ok(typed)
+}
+
+/// A line that is too long is read to its end, since its rest is no command.
+fn line_of(input: &mut dyn BufRead) -> Result<Option<Vec<u8>>, Error> {
     let mut typed = Vec::new();
-    let mut limited = io::Read::take(stdin().lock(), LINE_BYTES_MAX);
-    limited
-        .read_until(b'\n', &mut typed)
-        .map_err(|e| Error::local(&e).about("standard input"))?;
-    if typed.is_empty() {
-        if is_terminal {
-            println!();
+    let mut bytes = 0;
+    loop {
+        let read = match input.fill_buf() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(|e| Error::local(&e).about("standard input"))?,
+        };
+        let end = memchr::memchr(b'\n', read);
+        let part = &read[..end.unwrap_or(read.len())];
+        bytes += part.len();
+        if bytes <= LINE_BYTES_MAX {
+            typed.extend_from_slice(part);
         }
-        return Ok(None);
+        let is_over = end.is_some() || read.is_empty();
+        let used = part.len() + usize::from(end.is_some());
+        input.consume(used);
+        if is_over {
+            break if end.is_none() && bytes == 0 {
+                Ok(None)
+            } else if bytes > LINE_BYTES_MAX {
+                Err(Error::usage(format!(
+                    "a line of {bytes} bytes is too long, nothing of it was done; \
+                     {LINE_BYTES_MAX} are possible"
+                )))
+            } else {
+                let typed = typed.strip_suffix(b"\r").unwrap_or(&typed);
+                Ok(Some(typed.to_vec()))
+            };
+        }
     }
-    if typed.last() == Some(&b'\n') {
-        typed.pop();
-    }
-    if typed.last() == Some(&b'\r') {
-        typed.pop();
-    }
-    Ok(Some(typed))
 }
 
 /// Carries out one line.
@@ -273,6 +297,25 @@ mod tests {
         ));
         assert!(parse(&["nonsense"]).is_err());
         assert!(parse(&["mkdir"]).is_err());
+    }
+
+    #[test]
+    fn a_long_line_is_one_line() {
+        let mut input = vec![b'x'; LINE_BYTES_MAX];
+        input.extend_from_slice(b"\nls\r\n\n");
+        input.extend(vec![b'y'; 3 * LINE_BYTES_MAX]);
+        input.extend_from_slice(b" rm z\npwd");
+        // Whatever arrives together.
+        for size in [7, 8192, input.len()] {
+            let mut lines = io::BufReader::with_capacity(size, &*input);
+            let mut next = || line_of(&mut lines).map_err(|e| e.exit);
+            assert_eq!(next(), Ok(Some(vec![b'x'; LINE_BYTES_MAX])));
+            assert_eq!(next(), Ok(Some(b"ls".to_vec())));
+            assert_eq!(next(), Ok(Some(Vec::new())));
+            assert_eq!(next(), Err(Exit::Usage));
+            assert_eq!(next(), Ok(Some(b"pwd".to_vec())));
+            assert_eq!(next(), Ok(None));
+        }
     }
 
     #[test]
