@@ -861,6 +861,66 @@ fn a_file_that_changes_while_it_is_sent_is_not_called_done() {
     });
 }
 
+#[test]
+fn no_clobber_sends_nothing_unless_the_name_is_free_for_sure() {
+    const MLST: &[&str] = &["MLST type*;", "UPLOAD"];
+    const THERE: &[&str] = &["250-Here\r\n type=file;size=1; a\r\n250 End"];
+    for (features, answers, code, says) in [
+        (MLST, &["550 no such file"][..], 0, ""),
+        (MLST, THERE, 7, "exists already"),
+        (
+            MLST,
+            &["450 busy"],
+            6,
+            "450 busy; so --no-clobber sends nothing",
+        ),
+        (MLST, &["451 disk"], 8, "451 disk"),
+        (MLST, &["501 what"], 6, "501 what"),
+        (MLST, &["530 log in"], 5, "530 log in"),
+        (&["UPLOAD"], &[], 6, "neither MLST nor SIZE"),
+        (
+            &["UPLOAD", "SIZE"],
+            &["200 binary", "213 5", "213 x"],
+            7,
+            "exists already",
+        ),
+        (
+            &["UPLOAD", "SIZE"],
+            &["200 binary", "550 no", "257 \"/\"", "550 no"],
+            0,
+            "",
+        ),
+        (
+            &["UPLOAD", "SIZE"],
+            &["200 binary", "550 no", "257 \"/\"", "250 there", "250 back"],
+            7,
+            "exists already",
+        ),
+        (
+            &["UPLOAD", "SIZE"],
+            &["200 binary", "450 busy", "257 \"/\"", "550 no"],
+            6,
+            "450 busy",
+        ),
+    ] {
+        let dir = dir();
+        fs::write(dir.path().join("a"), "12345").unwrap();
+        let (outcome, _) = play(dir.path(), &["upload", "--no-clobber", "a"], move |talk| {
+            talk.login(features);
+            for answer in answers {
+                talk.answer("", answer);
+            }
+            if code == 0 {
+                talk.expect("UPLOAD 5+ a");
+                talk.body(5);
+                talk.say("226 stored");
+            }
+            talk.answer("QUIT", "221 bye");
+        });
+        outcome.check(code, says);
+    }
+}
+
 // -- L14: servers that fall silent
 
 #[test]

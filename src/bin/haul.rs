@@ -49,8 +49,8 @@ Examples:
   haul download notes.txt - | less
 
 Exit codes: 0 done; 1 some files failed; 2 usage; 3 cannot connect; 4 TLS or trust;
-5 login refused; 6 no such file or no permission; 7 local file error; 8 broken or stalled
-transfer; 9 the two sides differ; 10 server full or disk full.";
+5 login refused; 6 no such file or no permission; 7 local file error or name taken; 8 broken or
+stalled transfer; 9 the two sides differ; 10 server full or disk full.";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -288,11 +288,15 @@ fn upload_one(
     };
     let quiet = client.is_quiet();
     let c = client.ready()?;
-    if no_clobber && listing::stat(c, remote)?.is_some() {
-        return Err(Error::new(
-            Exit::NotFound,
-            "a remote file of that name exists already (--no-clobber)",
-        ));
+    if no_clobber {
+        let exists =
+            listing::exists(c, remote).map_err(|e| e.hint("so --no-clobber sends nothing"));
+        if exists? {
+            return Err(Error::new(
+                Exit::Local,
+                "a remote file of that name exists already (--no-clobber)",
+            ));
+        }
     }
     let shown_name = shown(local);
     let mut progress = Progress::new(&shown_name, !quiet);

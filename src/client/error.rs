@@ -26,7 +26,8 @@ pub enum Exit {
     LoginRefused = 5,
     /// The server says: no such file, or no permission.
     NotFound = 6,
-    /// A file of this machine could not be read or written.
+    /// A file of this machine could not be read or written, or the copy's name is taken, here or
+    /// there.
     Local = 7,
     /// A transfer broke off or stalled, or the server broke the protocol.
     Broken = 8,

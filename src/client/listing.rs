@@ -11,11 +11,13 @@ use crate::proto::list::parse_list_line;
 
 use super::connection::Connection;
 use super::data;
-use super::error::Error;
+use super::error::{Error, Exit};
 use super::local::{is_plain_name, joined};
 use super::reply::{Line, Reply};
 use super::transfer::{drain, go_ahead, modification, size_of};
 
+/// The only reply to MLST and SIZE that means that nothing of that name is there.
+const NOTHING_THERE: u16 = 550;
 /// The longest line of a listing.
 const ENTRY_BYTES_MAX: usize = 64 * 1024;
 /// Directories that a walk may still have before it; a server that invents them ends here.
@@ -119,16 +121,17 @@ fn lines_of(
     }
 }
 
-/// What the server knows about one path; `None`: nothing is there, or it does not say.
+/// What the server knows about one path; `None`: nothing is there.
 ///
 /// # Errors
-/// The connection broke.
+/// The server does not say (only 550 means that nothing is there), or the connection broke.
 pub fn stat(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
     if c.features.mlst {
         let reply = c.command("MLST", Some(path))?;
-        if !reply.is_success() {
+        if reply.code == NOTHING_THERE {
             return Ok(None);
         }
+        let reply = reply.success()?;
         let middle = reply.lines.get(1).filter(|_| reply.lines.len() >= 3);
         let entry = middle.and_then(|line| parse_entry(line.strip_prefix(b" ").unwrap_or(line)));
         let Some(mut entry) = entry else {
@@ -151,19 +154,28 @@ pub fn stat(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
         incomplete: false,
     };
     c.binary()?;
-    entry.size = size_of(&c.command("SIZE", Some(path))?);
+    let reply = c.command("SIZE", Some(path))?;
+    entry.size = size_of(&reply);
     if entry.size.is_some() {
         entry.modify_s = modification(&c.command("MDTM", Some(path))?);
         return Ok(Some(entry));
     }
+    if enters(c, path)? {
+        entry.kind = Some(Kind::Dir);
+        return Ok(Some(entry));
+    }
+    match reply.code {
+        NOTHING_THERE => Ok(None),
+        _ => Err(Error::refused(&reply)),
+    }
+}
+
+/// Whether the server lets the session into `path`. The working directory is the same afterwards.
+fn enters(c: &mut Connection, path: &[u8]) -> Result<bool, Error> {
     let back = c.cwd()?;
     match c.cd(path) {
-        Ok(()) => {
-            c.cd(&back)?;
-            entry.kind = Some(Kind::Dir);
-            Ok(Some(entry))
-        }
-        Err(error) if error.code.is_some() && !c.is_lost() => Ok(None),
+        Ok(()) => c.cd(&back).map(|()| true),
+        Err(error) if error.code.is_some() && !c.is_lost() => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -171,9 +183,26 @@ pub fn stat(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
 /// Whether `path` is a directory.
 ///
 /// # Errors
-/// The connection broke.
+/// The server does not say, or the connection broke.
 pub fn is_dir(c: &mut Connection, path: &[u8]) -> Result<bool, Error> {
-    Ok(stat(c, path)?.is_some_and(|entry| entry.kind == Some(Kind::Dir)))
+    match c.features.mlst {
+        true => Ok(stat(c, path)?.is_some_and(|entry| entry.kind == Some(Kind::Dir))),
+        false => enters(c, path),
+    }
+}
+
+/// Whether the name `path` is taken, by whatever.
+///
+/// # Errors
+/// The server does not say for sure, or the connection broke.
+pub fn exists(c: &mut Connection, path: &[u8]) -> Result<bool, Error> {
+    if !c.features.mlst && !c.features.size {
+        return Err(Error::new(
+            Exit::NotFound,
+            "this server cannot say whether a name is taken (it has neither MLST nor SIZE)",
+        ));
+    }
+    stat(c, path).map(|entry| entry.is_some())
 }
 
 /// Everything below a directory, each directory before what is in it; names are paths relative to
