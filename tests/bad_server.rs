@@ -447,6 +447,54 @@ fn l10_a_working_directory_is_read_safely_or_not_at_all() {
     }
 }
 
+// -- listings that are more than memory holds
+
+/// Answers a LIST or MLSD of `path` with these lines.
+fn list(talk: &mut Talk, command: &str, lines: impl Iterator<Item = Vec<u8>>) {
+    let data = talk.epsv();
+    let mut data = std::io::BufWriter::new(accept(&data));
+    talk.answer(command, "150 here");
+    for line in lines {
+        if data.write_all(&line).is_err() {
+            break;
+        }
+    }
+    drop(data);
+    talk.say("226 done");
+}
+
+#[test]
+fn a_listing_that_is_too_long_to_be_sorted_is_not_held() {
+    let outcome = |entries: u32, bytes: usize| {
+        let (outcome, _) = play(dir().path(), &["ls"], move |talk| {
+            talk.login(&["MLST type*;"]);
+            let line = |at| format!("type=file; {at:05}{}\r\n", "x".repeat(bytes - 5));
+            list(
+                talk,
+                "MLSD",
+                (0..entries).rev().map(|at| line(at).into_bytes()),
+            );
+            talk.answer("QUIT", "221 bye");
+        });
+        outcome.check(0, "");
+        assert_eq!(outcome.out.len(), entries as usize * (bytes + 1));
+        outcome.out
+    };
+    assert!(outcome(1000, 60_000).starts_with(b"00000x"), "sorted");
+    assert!(outcome(1200, 60_000).starts_with(b"01199x"), "as it came");
+}
+
+#[test]
+fn a_tree_with_more_directories_than_memory_ends() {
+    let (outcome, _) = play(dir().path(), &["tree"], |talk| {
+        talk.login(&["MLST type*;"]);
+        let line = |at| format!("type=dir; {at:05}{}\r\n", "x".repeat(3900)).into_bytes();
+        list(talk, "MLSD", (0..20_000).map(line));
+        talk.answer("QUIT", "221 bye");
+    });
+    outcome.check(8, "too many directories");
+}
+
 // -- L11: downloads that are not whole
 
 /// RETR with the given promises, bytes and last words; the file must not appear unless `code` is 0.
@@ -494,7 +542,7 @@ fn l11_lengths_must_agree() {
         b"12345",
         "226 done",
         8,
-        "after 5 of 3",
+        "more than the 3 bytes",
     );
     retr(
         None,
@@ -507,6 +555,22 @@ fn l11_lengths_must_agree() {
     retr(None, "150 Opening (5 bytes).", b"12345", "226 done", 0, "");
     retr(Some("5"), "150 Opening", b"12345", "226 done", 0, "");
     retr(None, "150 Opening", b"12345", "226 done", 0, "");
+}
+
+#[test]
+fn l11_what_was_not_announced_is_not_taken() {
+    let dir = dir();
+    let (outcome, _) = play(dir.path(), &["download", "file"], |talk| {
+        let mut data = talk.retr(&["SIZE"], Some("100"));
+        talk.say("150 Opening");
+        let chunk = vec![0; 1 << 20];
+        let taken = (0..1000).take_while(|_| data.write_all(&chunk).is_ok());
+        assert!(taken.count() < 100, "the client took 100 MiB");
+        talk.say("426 you closed it");
+        talk.answer("QUIT", "221 bye");
+    });
+    outcome.check(8, "more than the 100 bytes");
+    assert!(names(dir.path()).is_empty());
 }
 
 #[test]

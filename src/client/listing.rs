@@ -14,14 +14,14 @@ use super::data;
 use super::error::{Error, Exit};
 use super::local::{is_plain_name, joined};
 use super::reply::{Line, Reply};
-use super::transfer::{drain, go_ahead, modification, size_of};
+use super::transfer::{self, drain, go_ahead, modification};
 
 /// The only reply to MLST and SIZE that means that nothing of that name is there.
 const NOTHING_THERE: u16 = 550;
 /// The longest line of a listing.
 const ENTRY_BYTES_MAX: usize = 64 * 1024;
-/// Directories that a walk may still have before it; a server that invents them ends here.
-const PENDING_DIRS_MAX: usize = 1_000_000;
+/// Memory for the directories that a walk has still before it; a server that invents them ends here.
+const PENDING_BYTES_MAX: usize = 64 << 20;
 /// The longest path of a walk, which also bounds its depth.
 const WALK_PATH_BYTES_MAX: usize = 4000;
 
@@ -155,7 +155,7 @@ pub fn stat(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
     };
     c.binary()?;
     let reply = c.command("SIZE", Some(path))?;
-    entry.size = size_of(&reply);
+    entry.size = transfer::size_of(&reply);
     if entry.size.is_some() {
         entry.modify_s = modification(&c.command("MDTM", Some(path))?);
         return Ok(Some(entry));
@@ -257,9 +257,12 @@ fn left_out(text: &[u8]) -> u64 {
 
 /// Directory by directory. A directory that cannot be read counts as left out.
 fn walk(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<u64, Error> {
+    let memory_of = |path: &Vec<u8>| size_of::<Vec<u8>>() + path.len();
     let mut pending: Vec<Vec<u8>> = vec![Vec::new()];
+    let mut pending_bytes = memory_of(&pending[0]);
     let mut left_out = 0;
     while let Some(relative) = pending.pop() {
+        pending_bytes -= memory_of(&relative);
         let whole = match path {
             Some(path) => joined(path, &relative),
             None => relative.clone(),
@@ -271,9 +274,15 @@ fn walk(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<u64,
             &mut |mut entry| {
                 entry.name = joined(&relative, &entry.name);
                 if entry.kind == Some(Kind::Dir) {
-                    let fits = entry.name.len() <= WALK_PATH_BYTES_MAX;
-                    if !fits || pending.len() >= PENDING_DIRS_MAX {
+                    pending_bytes += memory_of(&entry.name);
+                    if entry.name.len() > WALK_PATH_BYTES_MAX {
                         return Err(Error::broken("the tree of this server never ends"));
+                    }
+                    if pending_bytes > PENDING_BYTES_MAX {
+                        return Err(Error::broken(
+                            "this tree has too many directories to remember, more than 64 MiB \
+                             of names; list its parts",
+                        ));
                     }
                     pending.push(entry.name.clone());
                 }

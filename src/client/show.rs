@@ -11,8 +11,8 @@ use crate::proto::time::text_14;
 use super::error::{Error, Exit, shown};
 use super::{Client, listing};
 
-/// Listings up to this many entries are sorted; longer ones come as the server sends them.
-const SORTED_ENTRIES_MAX: usize = 100_000;
+/// Listings up to this many bytes of memory are sorted; longer ones come as the server sends them.
+const SORTED_BYTES_MAX: usize = 64 << 20;
 
 /// Standard output, or a sentence about it.
 ///
@@ -39,6 +39,7 @@ pub fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, 
     let c = client.ready()?;
     let mut out = BufWriter::new(stdout().lock());
     let mut held: Vec<Listed> = Vec::new();
+    let mut held_bytes = 0;
     let mut show = |entry: &Listed| {
         let mut line = match long {
             true => long_form(entry).into_bytes(),
@@ -58,7 +59,9 @@ pub fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, 
             .map_err(|e| Error::local(&e).about("standard output"))
     };
     let listed = listing::list(c, path, &mut |entry| {
-        if held.len() < SORTED_ENTRIES_MAX {
+        held_bytes += size_of::<Listed>() + entry.name.len();
+        held_bytes += entry.target.as_ref().map_or(0, Vec::len);
+        if held_bytes <= SORTED_BYTES_MAX {
             held.push(entry);
             return Ok(());
         }

@@ -148,6 +148,11 @@ fn retrieve(
     let mut bytes = 0u64;
     let moved = drain(c, &data, &mut |chunk| {
         bytes += chunk.len() as u64;
+        if let Some(announced) = announced.filter(|&announced| announced < bytes) {
+            return Err(Error::broken(format!(
+                "the server sends more than the {announced} bytes it announced"
+            )));
+        }
         progress.advance(chunk.len());
         sink.write_all(chunk).map_err(|e| Error::local(&e))
     });
@@ -155,7 +160,7 @@ fn retrieve(
     match (moved, announced) {
         (Err(error), _) => {
             if error.code.is_none() && !c.is_lost() {
-                // The sink failed: the server's 426 for the cut transfer is still to come.
+                // The sink failed, or it was enough: the server's 426 for the cut transfer is still to come.
                 let _ = c.read_reply();
             }
             Err(error)
