@@ -1175,6 +1175,27 @@ fn names_are_bytes() {
 }
 
 #[test]
+fn the_targets_of_links_are_bytes() {
+    const LINK: &[u8] = b" type=OS.unix=slink:t\xff\xffx; a\xff\xffb\r\n";
+    let (outcome, _) = play(dir().path(), &["tree"], |talk| {
+        talk.login(OWN_VERBS);
+        talk.answer("TREE", "250-Tree of /");
+        talk.say_bytes(LINK);
+        talk.say("250 1 entries.");
+        talk.answer("QUIT", "221 bye");
+    });
+    assert_eq!(outcome.out, b"a\xffb -> t\xffx\n");
+    let (outcome, _) = play(dir().path(), &["stat", "a"], |talk| {
+        talk.login(&["MLST type*;", "UPLOAD"]);
+        talk.answer("MLST", "250-Here");
+        talk.say_bytes(LINK);
+        talk.say("250 End");
+        talk.answer("QUIT", "221 bye");
+    });
+    assert_eq!(outcome.out, b"a: link to t\\xffx\n");
+}
+
+#[test]
 fn a_script_of_commands_goes_on_behind_errors_and_a_lost_connection() {
     let dir = dir();
     fs::write(dir.path().join("a"), "12345").unwrap();

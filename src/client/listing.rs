@@ -142,6 +142,7 @@ pub fn stat(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
         // "The directory itself" (cdir) is what a stat of "." or of the working directory gives.
         entry.kind = entry.kind.or(Some(Kind::Dir));
         entry.name = path.to_vec();
+        entry.target = entry.target.map(|target| c.name_in_reply(&target));
         return Ok(Some(entry));
     }
     let mut entry = Listed {
@@ -227,6 +228,7 @@ fn tree_inline(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Resu
                 let entry = parse_entry(line.strip_prefix(b" ").unwrap_or(&line));
                 if let Some(mut entry) = entry {
                     entry.name = c.name_in_reply(&entry.name);
+                    entry.target = entry.target.map(|target| c.name_in_reply(&target));
                     // The rest of a tree of any size is not worth reading for nobody.
                     take(entry).inspect_err(|_| c.give_up())?;
                 }
