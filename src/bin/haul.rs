@@ -14,11 +14,11 @@ use haul::client::{Client, Command, Error, Exit, Server, Settings, commands, pro
 #[command(version, after_help = AFTER_HELP, disable_help_subcommand = true, args_override_self = true)]
 struct Arguments {
     /// The server: [ftp://][user[:password]@]host[:port]; port 21 unless given
-    #[arg(long, value_name = "SERVER")]
+    #[arg(long, global = true, value_name = "SERVER")]
     server: Option<String>,
 
     /// Give up when the network is silent for this long: seconds, or 90s, 5m
-    #[arg(long, default_value = "30", value_name = "TIME", value_parser = duration)]
+    #[arg(long, global = true, default_value = "30", value_name = "TIME", value_parser = duration)]
     timeout: Duration,
 
     /// Show the dialogue with the server on standard error, without passwords
@@ -30,7 +30,7 @@ struct Arguments {
     quiet: bool,
 
     /// Allow a password to be sent in clear to another machine
-    #[arg(long)]
+    #[arg(long, global = true)]
     insecure_plaintext: bool,
 
     #[command(subcommand)]
@@ -72,10 +72,14 @@ fn main() -> ExitCode {
 }
 
 fn client(arguments: &Arguments) -> Result<Client, Error> {
-    let from_environment = || std::env::var("HAUL_SERVER").ok().filter(|s| !s.is_empty());
-    let server = match arguments.server.clone().or_else(from_environment) {
-        Some(text) => Server::parse(&text)?,
-        None => Server::default(),
+    let server = match &arguments.server {
+        Some(text) => Server::parse(text)?,
+        None => match std::env::var_os("HAUL_SERVER").filter(|s| !s.is_empty()) {
+            Some(text) => Server::parse(text.to_str().ok_or_else(|| {
+                Error::usage("HAUL_SERVER is not UTF-8; write other bytes of a user as %FF")
+            })?)?,
+            None => Server::default(),
+        },
     };
     let settings = Settings {
         timeout: arguments.timeout,
