@@ -1305,3 +1305,26 @@ fn a_server_in_the_environment_that_is_no_text_is_an_error() {
         .arg("ls");
     finish(command, b"").check(2, "HAUL_SERVER is not UTF-8");
 }
+
+#[test]
+fn output_that_nobody_reads_is_an_error_and_no_panic() {
+    for script in [&b"help\n"[..], b"pwd\n", b"ls --help\n", b"nonsense\n"] {
+        let fake = serve(|talk| {
+            talk.login(&[]);
+            if talk.hear() == "PWD" {
+                talk.say("257 \"/\"");
+                talk.answer("QUIT", "221 bye");
+            }
+        });
+        let closed = || Stdio::from(std::io::pipe().unwrap().1);
+        let mut command = haul_command(fake.address, dir().path());
+        command.current_dir("/").stdout(closed());
+        if script == b"nonsense\n" {
+            command.stderr(closed());
+            finish(command, script).check(2, "");
+        } else {
+            finish(command, script).check(7, "haul: standard output: Broken pipe");
+        }
+        fake.thread.join().unwrap();
+    }
+}

@@ -3,7 +3,7 @@
 //! The rules of `cp` for targets live here; how bytes move does not.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write, stdin, stdout};
+use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -160,9 +160,9 @@ impl Command {
     }
 }
 
-/// One sentence on standard error.
+/// One sentence on standard error, if anybody reads it.
 pub fn report(error: &Error) {
-    eprintln!("haul: {error}");
+    let _ = writeln!(stderr(), "haul: {error}");
 }
 
 /// Does something with each path and goes on behind a failure, unless the server is gone for good.

@@ -193,8 +193,8 @@ impl Connection {
         }
         if self.verbose {
             match verb {
-                "PASS" => eprintln!("> PASS ***"),
-                _ => eprintln!("> {}", shown(&line)),
+                "PASS" => note("> PASS ***"),
+                _ => note(format_args!("> {}", shown(&line))),
             }
         }
         line.extend_from_slice(b"\r\n");
@@ -277,7 +277,7 @@ impl Connection {
     fn read_part(&mut self, deadline: Instant) -> Result<Line, Error> {
         let line = self.read_line(deadline)?;
         if self.verbose {
-            eprintln!("< {}", shown(&line));
+            note(format_args!("< {}", shown(&line)));
         }
         match self.parser.line(&line) {
             Ok(Part::Middle(text)) => Ok(Line::Middle(text.to_vec())),
@@ -441,6 +441,11 @@ impl Connection {
             let _ = self.read_reply_until(Instant::now() + SALVAGE_TIME.min(self.timeout));
         }
     }
+}
+
+/// A line of the dialogue on standard error, if anybody reads it.
+fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Whether an I/O error is only that time passed.

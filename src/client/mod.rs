@@ -23,7 +23,7 @@ pub mod server;
 pub mod show;
 pub mod transfer;
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
 pub use commands::Command;
@@ -100,7 +100,8 @@ impl Client {
             Some(connection) => connection,
             None => {
                 if was_connected && !self.settings.quiet {
-                    eprintln!("haul: the connection was lost; connecting again");
+                    let note = "haul: the connection was lost; connecting again";
+                    let _ = writeln!(stderr(), "{note}");
                 }
                 self.connect()?
             }

@@ -12,6 +12,7 @@ use clap::Parser;
 use super::commands::report;
 use super::error::{Error, Exit, shown};
 use super::local::path_of;
+use super::show::print;
 use super::{Client, Command};
 
 /// The longest line that is read.
@@ -56,10 +57,9 @@ pub fn run(client: &mut Client) -> Exit {
         return error.exit;
     }
     if is_terminal && !client.is_quiet() {
-        println!(
-            "connected to {}; help shows the commands",
-            client.description()
-        );
+        let hello = format!("connected to {}", client.description());
+        // Whether anybody reads it shows at the first prompt.
+        let _ = print(format_args!("{hello}; help shows the commands"));
     }
     let mut total = Exit::Done;
     loop {
@@ -102,8 +102,10 @@ fn both(before: Exit, now: Exit) -> Exit {
 /// Reads one line, without its end; `None` at the end of the input.
 fn line(is_terminal: bool, question: &str) -> Result<Option<Vec<u8>>, Error> {
     if is_terminal {
-        print!("{question}");
-        let _ = stdout().flush();
+        let mut out = stdout();
+        write!(out, "{question}")
+            .and_then(|()| out.flush())
+            .map_err(|e| Error::local(&e).about("standard output"))?;
     }
     let typed = line_of(&mut stdin().lock())?;
     if typed.is_none() && is_terminal {
@@ -157,12 +159,11 @@ fn one(client: &mut Client, typed: &[u8], is_terminal: bool) -> Result<Next, Err
     match first.as_slice() {
         b"quit" | b"exit" | b"bye" => return Ok(Next::End),
         b"help" | b"?" => {
-            println!("{HELP}");
-            return done;
+            return print(HELP).and(done);
         }
         b"pwd" => {
-            println!("{}", shown(&client.ready()?.cwd()?));
-            return done;
+            let directory = client.ready()?.cwd()?;
+            return print(shown(&directory)).and(done);
         }
         b"cd" => return cd(client, &words[1..]).and(done),
         b"put" => *first = b"upload".to_vec(),
@@ -200,8 +201,7 @@ fn one(client: &mut Client, typed: &[u8], is_terminal: bool) -> Result<Next, Err
                     shown(first.trim_start_matches("error: ").as_bytes())
                 )))
             } else {
-                println!("{text}");
-                done
+                print(text).and(done)
             }
         }
     }
