@@ -1101,6 +1101,65 @@ fn l16_a_full_disk_says_so() {
     fake.thread.join().unwrap();
 }
 
+/// Sends `signal` to a download in the middle of its body, and gives its end.
+fn interrupted(signal: &str, shell: &str) -> std::process::ExitStatus {
+    let dir = dir();
+    fs::write(dir.path().join("file"), "old").unwrap();
+    let (arrived, middle) = std::sync::mpsc::channel();
+    let (go_on, resumed) = std::sync::mpsc::channel::<()>();
+    let fake = serve(move |talk| {
+        talk.login(OWN_VERBS);
+        talk.answer("DOWNLOAD file", "150 10 bytes follow.");
+        talk.say_bytes(b"12345");
+        arrived.send(()).unwrap();
+        // A client that does not end for the signal gets the rest.
+        let _ = resumed.recv_timeout(Duration::from_secs(1));
+        talk.say_bytes(b"67890226 10 bytes sent.\r\n");
+        talk.rest();
+    });
+    let mut command = Command::new("sh");
+    let script = format!("{shell} exec \"$@\"");
+    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_haul")]);
+    command.args(["--server", &fake.address.to_string()]);
+    command.args(["download", "--force", "file"]);
+    command.current_dir(dir.path()).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    middle.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(
+        names(dir.path()).len(),
+        2,
+        "the old file and a temporary one"
+    );
+    let kill = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    let status = child.wait().unwrap();
+    drop(go_on);
+    fake.thread.join().unwrap();
+    let expected: &[u8] = if status.success() {
+        b"1234567890"
+    } else {
+        b"old"
+    };
+    assert_eq!(fs::read(dir.path().join("file")).unwrap(), expected);
+    assert_eq!(names(dir.path()), ["file"], "{signal}");
+    status
+}
+
+#[test]
+fn l16_a_signal_leaves_no_temporary_file() {
+    use std::os::unix::process::ExitStatusExt;
+    for (signal, number) in [("-HUP", 1), ("-INT", 2), ("-TERM", 15)] {
+        assert_eq!(interrupted(signal, "").signal(), Some(number));
+    }
+}
+
+#[test]
+fn l16_a_signal_that_is_ignored_remains_so() {
+    assert!(interrupted("-INT", "trap '' INT;").success());
+}
+
 // -- L17: a server that says goodbye
 
 #[test]

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::proto::upload::UploadFacts;
 
 use super::error::{Error, Exit};
+use super::interrupt;
 
 /// The longest name that file systems take.
 const NAME_BYTES_MAX: usize = 255;
@@ -118,7 +119,8 @@ pub fn source(path: &Path) -> Result<Source, Error> {
     })
 }
 
-/// A download that is not whole yet. Dropped without [`Incoming::publish`], it leaves nothing.
+/// A download that is not whole yet. Dropped without [`Incoming::publish`], it leaves nothing, nor
+/// does it when a signal ends the program.
 pub struct Incoming {
     file: File,
     temporary: PathBuf,
@@ -154,12 +156,12 @@ impl Incoming {
         loop {
             let temporary = path.with_file_name(temporary_name(name));
             // create_new is O_CREAT|O_EXCL, which follows no link either.
-            let opened = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&temporary);
-            match opened {
+            let open = || {
+                let mut options = OpenOptions::new();
+                options.write(true).create_new(true).mode(0o600);
+                options.open(&temporary)
+            };
+            match interrupt::create(&temporary, open) {
                 Ok(file) => {
                     return Ok(Incoming {
                         file,
@@ -218,7 +220,7 @@ impl Write for Incoming {
 impl Drop for Incoming {
     fn drop(&mut self) {
         // Behind a rename there is nothing of that name any more.
-        let _ = fs::remove_file(&self.temporary);
+        interrupt::remove(&self.temporary);
     }
 }
 
@@ -244,7 +246,7 @@ fn moment(seconds: i64) -> Option<SystemTime> {
 }
 
 fn umask() -> u32 {
-    // It can only be read by setting it. The client has one thread.
+    // It can only be read by setting it. No other thread makes files.
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(mask);
     #[allow(clippy::useless_conversion, reason = "it is 16 bits on macOS")]

@@ -3,17 +3,20 @@
 //! In reading order: [`error`] is what can go wrong, with the exit codes; [`server`] the address;
 //! [`connection`] the control connection and [`reply`] what comes back on it; [`data`] the second
 //! connection, where it must be; [`transfer`] one file in either direction; [`listing`]
-//! directories; [`local`] the files of this machine; [`progress`] the bar; [`commands`] what the
+//! directories; [`local`] the files of this machine and [`interrupt`] what signals do to them;
+//! [`progress`] the bar; [`commands`] what the
 //! user can ask for and [`show`] the listings for people; [`prompt`] the same line by line.
 //!
-//! It knows the wire format (`proto`) and nothing of how `hauld` works inside. It has one thread
-//! and no event loop: each wait is one blocking call with a timeout. It believes a server nothing
+//! It knows the wire format (`proto`) and nothing of how `hauld` works inside. It has no
+//! event loop and one thread (another one waits for signals): each wait is one blocking call with a
+//! timeout. It believes a server nothing
 //! that it can check, and it prints nothing of what a server says without escaping it.
 
 pub mod commands;
 pub mod connection;
 pub mod data;
 pub mod error;
+pub mod interrupt;
 pub mod listing;
 pub mod local;
 pub mod progress;
