@@ -8,6 +8,9 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
 use crate::proto::line::LINE_BYTES_MAX;
 use crate::proto::reply::{NotAReply, Parser, Part, unquoted};
 
@@ -366,17 +369,12 @@ impl Connection {
         if !self.held.is_empty() {
             return true;
         }
+        // Not by making the socket non-blocking: that would hold for whoever shares it as well, and
+        // for good if the way back failed.
         let mut byte = [0];
-        if self.stream.set_nonblocking(true).is_err() {
-            return true;
-        }
-        let peeked = self.stream.peek(&mut byte);
-        let restored = self.stream.set_nonblocking(false);
-        match peeked {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => restored.is_err(),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => false,
-            _ => true,
-        }
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = recv(&self.stream, &mut byte, flags);
+        !matches!(peeked, Err(Errno::WOULDBLOCK | Errno::INTR))
     }
 
     /// A name out of a reply: hauld doubles FF there as Telnet wants it.
@@ -481,4 +479,47 @@ fn tcp(server: &Server, timeout: Duration) -> Result<TcpStream, Error> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{OFlags, fcntl_getfl};
+
+    use super::*;
+
+    #[test]
+    fn looking_for_input_never_waits_and_changes_nothing() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        let shared = near.try_clone().unwrap();
+        let mut c = Connection::over(near, Duration::from_secs(5), false).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut was_nonblocking = false;
+                while !done.load(Ordering::Relaxed) {
+                    let flags = fcntl_getfl(&shared).unwrap();
+                    was_nonblocking |= flags.contains(OFlags::NONBLOCK);
+                }
+                was_nonblocking
+            });
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_millis(200) {
+                assert!(!c.has_input());
+            }
+            done.store(true, Ordering::Relaxed);
+            assert!(!watch.join().unwrap());
+        });
+        far.write_all(b"2").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(c.has_input() && c.has_input());
+        assert_eq!(c.stream.read(&mut [0; 9]).unwrap(), 1);
+        assert!(!c.has_input());
+        drop(far);
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(c.has_input(), "the end is something to be read");
+    }
 }
