@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use haul::client::server::Secret;
 use haul::client::{Client, Command, Error, Exit, Server, Settings, commands, prompt};
+use haul::text::duration;
 
 /// Move files to and from an FTP server.
 ///
@@ -17,7 +18,7 @@ struct Arguments {
     #[arg(long, global = true, value_name = "SERVER")]
     server: Option<String>,
 
-    /// Give up when the network is silent for this long: seconds, or 90s, 5m
+    /// Give up when the network is silent for this long: seconds, or 90s, 5m, 1h
     #[arg(long, global = true, default_value = "30", value_name = "TIME", value_parser = duration)]
     timeout: Duration,
 
@@ -97,21 +98,4 @@ fn password() -> Result<Option<Secret>, Error> {
         .map(|password| Secret::new(password.into_vec()))
         .transpose()
         .map_err(|error| Error::new(Exit::Usage, format!("HAUL_PASSWORD: {error}")))
-}
-
-/// `30`, `90s`, `5m` or `1h`; at least a second.
-fn duration(text: &str) -> Result<Duration, String> {
-    let (digits, unit_s) = match text.as_bytes().last() {
-        Some(b's') => (&text[..text.len() - 1], 1),
-        Some(b'm') => (&text[..text.len() - 1], 60),
-        Some(b'h') => (&text[..text.len() - 1], 3600),
-        _ => (text, 1),
-    };
-    let number: u32 = digits
-        .parse()
-        .map_err(|_| "write 30, 90s or 5m".to_owned())?;
-    match u64::from(number) * unit_s {
-        0 => Err("at least one second".to_owned()),
-        seconds => Ok(Duration::from_secs(seconds)),
-    }
 }
