@@ -331,7 +331,7 @@ impl Conn {
             let limits = &shared.world.config.limits;
             let before = self.stall.take().map_or(0, |stall| stall.moved_before);
             if moved - before < limits.stall_bytes {
-                if self.moving.is_some() {
+                if self.moving.as_ref().is_some_and(|m| !m.is_waiting()) {
                     self.end_transfer(Outcome::Stalled, shared);
                 } else {
                     log::info!("{} does not read its replies", self.session.peer());
@@ -383,7 +383,7 @@ impl Conn {
         let mut budget = QUANTUM_BYTES;
         let begin = Instant::now();
         self.greet_early(shared);
-        let (moved_before, commands_before) = (self.moved(), self.session.totals().commands);
+        let before = self.progress();
         while !self.dead && self.closing.is_none() && budget > 0 {
             let moved = self.move_bytes(shared, &mut budget);
             let took = self.take_commands(shared, &mut budget, begin);
@@ -404,14 +404,18 @@ impl Conn {
             self.fruitless = 0;
             return Next::Wait;
         }
-        let fruitful =
-            (moved_before, commands_before) != (self.moved(), self.session.totals().commands);
+        let fruitful = before != self.progress();
         self.fruitless = if fruitful { 0 } else { self.fruitless + 1 };
         if self.fruitless > FRUITLESS_TURNS_MAX {
             log::error!("{} makes no progress and is ended", self.session.peer());
             return Next::Dead;
         }
         Next::Again
+    }
+
+    fn progress(&self) -> (u64, u64, Option<(u64, u64)>) {
+        let pump = self.moving.as_ref().map(|moving| moving.pump.progress());
+        (self.flushed, self.session.totals().commands, pump)
     }
 
     fn moved(&self) -> u64 {
@@ -930,7 +934,8 @@ impl Conn {
                     },
                     job,
                 ),
-                None => (Data::Awaited, job),
+                None if self.renew_slot(shared) => (Data::Awaited, job),
+                None => (Data::Failed, job),
             },
             (Via::Active(address), job) => match self.connect(address, shared) {
                 Ok(stream) => (Data::Connecting(stream), job),
@@ -963,6 +968,15 @@ impl Conn {
             wait_until,
         }));
         None
+    }
+
+    /// The client may connect for a while from now on, at the port it was told; unless it took so
+    /// long that somebody else was told the same one.
+    fn renew_slot(&self, shared: &mut Shared) -> bool {
+        let until = shared.now + shared.world.config.limits.data_wait;
+        let client = self.session.peer().ip();
+        self.slot
+            .is_some_and(|place| shared.passive.renew(self.id, place, client, until))
     }
 
     /// The connection that came before its transfer. From here on another one is for nothing.

@@ -68,7 +68,7 @@ impl Lingering {
         let mut bytes = [0u8; READ_BYTES];
         let open = matches!(
             rustix::io::read(&stream, &mut bytes),
-            Err(Errno::AGAIN | Errno::INTR)
+            Ok(1..) | Err(Errno::AGAIN | Errno::INTR)
         );
         if open && until > now {
             self.held.push_back((until, stream));

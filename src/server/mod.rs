@@ -249,7 +249,7 @@ fn cannot(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StartError 
         let hint = match errno {
             Some(Errno::ADDRINUSE) => "; another program has it: stop that one or choose another",
             Some(Errno::ADDRNOTAVAIL) => "; that is no address of this machine",
-            Some(Errno::ACCESS) => "; ports below 1024 need the right to bind them",
+            Some(Errno::ACCESS) => "; the user that runs hauld may not do that",
             Some(Errno::NOSYS) => "; hauld needs Linux 5.6 or later",
             Some(Errno::NOENT) => "; make it first, or name one that is there",
             _ => "",
@@ -407,8 +407,11 @@ impl Server {
             for event in &events {
                 self.note(event);
             }
-            self.accept();
-            self.accept_data();
+            if self.accept_retry.is_none_or(|at| at <= self.shared.now) {
+                self.accept_retry = None;
+                self.accept_data();
+                self.accept();
+            }
             self.serve_ready();
             self.hear_background();
             self.expire();
@@ -546,10 +549,6 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        if self.accept_retry.is_some_and(|at| at > self.shared.now) {
-            return;
-        }
-        self.accept_retry = None;
         for n in 0..self.listeners.len() {
             for _ in 0..ACCEPTS_PER_TURN {
                 if !self.listeners[n].ready {
@@ -624,19 +623,24 @@ impl Server {
     }
 
     fn accept_data(&mut self) {
-        if self.accept_retry.is_some() {
-            return;
-        }
-        let mut changed = false;
+        let (mut changed, mut left) = (false, ACCEPTS_PER_TURN);
         while let Some(place) = self.passive_ready.pop() {
             loop {
+                if left == 0 {
+                    self.passive_ready.push(place);
+                    break;
+                }
+                left -= 1;
                 match self.shared.passive.ports()[place].listener.accept() {
                     Ok((stream, peer)) => {
                         changed = true;
                         self.hand_over(place, stream, peer);
                     }
                     Err(error) => match accept_failed(&error) {
-                        AcceptFailed::Nobody => break,
+                        AcceptFailed::Nobody => {
+                            self.shared.passive.ports()[place].ready = false;
+                            break;
+                        }
                         AcceptFailed::One => {}
                         AcceptFailed::Resources => {
                             self.passive_ready.push(place);
@@ -645,7 +649,9 @@ impl Server {
                     },
                 }
             }
-            self.shared.passive.ports()[place].ready = false;
+            if left == 0 {
+                break;
+            }
         }
         if changed {
             self.retry_waiting();
@@ -660,7 +666,7 @@ impl Server {
                 conn.data_arrived(stream, &mut self.shared);
                 queue(&mut self.ready, conn);
             }
-            None => log::info!("a data connection from {peer} that nobody waits for"),
+            None => log::debug!("a data connection from {peer} that nobody waits for"),
         }
     }
 

@@ -58,6 +58,8 @@ impl Passive {
         rests: Duration,
     ) -> io::Result<Passive> {
         let mut ports = Vec::new();
+        // A port of the range on `0.0.0.0` would be in the way of the same on `[::]`.
+        let v6_only = range.is_some() && addresses.iter().any(IpAddr::is_ipv4);
         for &bind in addresses {
             let before = ports.len();
             let wanted: Vec<u16> = match range {
@@ -66,7 +68,7 @@ impl Passive {
             };
             let mut failure = None;
             for port in wanted {
-                match listen::tcp(SocketAddr::new(bind, port), BACKLOG, false) {
+                match listen::tcp(SocketAddr::new(bind, port), BACKLOG, v6_only) {
                     Ok(listener) => {
                         let port = listener.local_addr()?.port();
                         ports.push(Port {
@@ -140,6 +142,18 @@ impl Passive {
         Some((place, self.ports[place].port))
     }
 
+    /// The owner waits for its connection until then. False: it was too late, and somebody else has
+    /// the slot.
+    pub fn renew(&mut self, owner: Id, place: usize, client: IpAddr, until: Instant) -> bool {
+        match self.slots.get_mut(&(place, client)) {
+            Some(slot) if slot.owner == owner => {
+                slot.until = slot.until.max(until);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Whose connection from `client` at the listener `place` is; the slot is free again.
     pub fn claim(&mut self, place: usize, client: IpAddr) -> Option<Id> {
         self.slots.remove(&(place, client)).map(|slot| slot.owner)
@@ -210,6 +224,27 @@ mod tests {
         assert_eq!(passive.claim(place, HOME), Some(id(1)));
         assert_eq!(passive.claim(place, HOME), None);
         assert!(passive.reserve(id(2), HOME, HOME, None, now, 0).is_some());
+    }
+
+    #[test]
+    fn a_slot_that_is_waited_at_is_nobody_elses() {
+        let (mut passive, now) = (passive(1), Instant::now());
+        let (place, _) = passive.reserve(id(1), HOME, HOME, None, now, 0).unwrap();
+        let late = now + SECONDS(29);
+        assert!(passive.renew(id(1), place, HOME, late + SECONDS(30)));
+        assert_eq!(
+            passive.reserve(id(2), HOME, HOME, None, now + SECONDS(45), 0),
+            None
+        );
+        assert!(
+            passive
+                .reserve(id(2), HOME, HOME, None, now + SECONDS(69), 0)
+                .is_some()
+        );
+        assert!(
+            !passive.renew(id(1), place, HOME, now + SECONDS(100)),
+            "it is another's"
+        );
     }
 
     #[test]

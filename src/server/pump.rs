@@ -108,6 +108,7 @@ pub struct Pump {
     /// The file system cannot send from this file by itself.
     copies: bool,
     moved: u64,
+    fills: u64,
 }
 
 /// What one read or write of a socket gave.
@@ -127,6 +128,7 @@ impl Pump {
             ended: false,
             copies: false,
             moved: 0,
+            fills: 0,
         }
     }
 
@@ -138,6 +140,11 @@ impl Pump {
     /// Bytes that went over the wire so far.
     pub fn moved(&self) -> u64 {
         self.moved
+    }
+
+    /// What was done so far, in bytes and pieces: whether a turn was of any use.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.moved, self.fills)
     }
 
     /// Gives the job back.
@@ -174,11 +181,16 @@ impl Pump {
                         io => io,
                     }
                 }
-                (Job::Send(_) | Job::Text(_), _) => match self.fill(tools, budget) {
-                    Ok(true) => self.send_held(wire, tools, *budget),
-                    Ok(false) => return Step::Done(Outcome::Complete),
-                    Err(error) => return Step::Done(Outcome::Failed(error)),
-                },
+                (Job::Send(_) | Job::Text(_), _) => {
+                    if let Err(error) = self.fill(tools, budget) {
+                        return Step::Done(Outcome::Failed(error));
+                    }
+                    match (self.held_at < self.held.len(), self.ended) {
+                        (true, _) => self.send_held(wire, tools),
+                        (false, true) => return Step::Done(Outcome::Complete),
+                        (false, false) => continue,
+                    }
+                }
                 (Job::Receive(receive), Some(tls)) => {
                     decrypt_in(receive, tls, socket, tools, budget)
                 }
@@ -232,30 +244,30 @@ impl Pump {
         (used, outcome)
     }
 
-    /// Makes sure that something is held, if there is anything left to send.
-    fn fill(&mut self, tools: &mut Tools, budget: &mut usize) -> io::Result<bool> {
-        if self.held_at < self.held.len() {
-            return Ok(true);
+    /// Holds the next piece of what is sent from memory, where nothing is held. One batch of a
+    /// listing may hold no entry that is wanted.
+    fn fill(&mut self, tools: &mut Tools, budget: &mut usize) -> io::Result<()> {
+        if self.held_at < self.held.len() || self.ended {
+            return Ok(());
         }
         self.held.clear();
         self.held_at = 0;
-        while self.held.is_empty() && !self.ended {
-            match &mut self.job {
-                Job::Text(text) => {
-                    self.ended = !text.fill(&mut self.held)?;
-                    *budget = (*budget).saturating_sub(BATCH_COST).max(1);
-                }
-                Job::Send(send) => {
-                    read_chunk(send, &mut tools.scratch, &mut self.held)?;
-                    self.ended = send.bytes == 0;
-                }
-                Job::Receive(_) | Job::Discard(_) => self.ended = true,
+        self.fills += 1;
+        match &mut self.job {
+            Job::Text(text) => {
+                self.ended = !text.fill(&mut self.held)?;
+                *budget = budget.saturating_sub(BATCH_COST);
             }
+            Job::Send(send) => {
+                read_chunk(send, &mut tools.scratch, &mut self.held)?;
+                self.ended = send.bytes == 0;
+            }
+            Job::Receive(_) | Job::Discard(_) => self.ended = true,
         }
-        Ok(!self.held.is_empty())
+        Ok(())
     }
 
-    fn send_held(&mut self, wire: &mut Wire, tools: &mut Tools, budget: usize) -> Io {
+    fn send_held(&mut self, wire: &mut Wire, tools: &mut Tools) -> Io {
         let held = &self.held[self.held_at..];
         let io = match &mut wire.tls {
             Some(tls) => match tls.write(wire.socket, held, &mut tools.tls) {
@@ -263,10 +275,7 @@ impl Pump {
                 Ok(n) => Io::Moved(n),
                 Err(_) => Io::Ended(Outcome::Broken),
             },
-            None => {
-                let held = &held[..held.len().min(budget)];
-                send(wire.socket, held, SendFlags::empty())
-            }
+            None => send(wire.socket, held, SendFlags::empty()),
         };
         if let Io::Moved(n) = io {
             self.held_at += n;

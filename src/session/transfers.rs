@@ -97,7 +97,7 @@ pub(super) fn stru(_: &mut Login, turn: &mut Turn) -> Handled {
 
 fn only(turn: &Turn, built: u8, known: &[u8], text: &'static str) -> Handled {
     match turn.argument {
-        [letter] if letter.eq_ignore_ascii_case(&built) => Ok(Reply::new(200, text).into()),
+        [letter] if letter.eq_ignore_ascii_case(&built) => Ok(Reply::new(200, "Done.").into()),
         [letter] if known.contains(&letter.to_ascii_uppercase()) => Err(Reply::new(504, text)),
         _ => Err(Reply::new(501, text)),
     }

@@ -212,7 +212,15 @@ fn with_hidden_name<T>(
 /// Makes the empty file `to` share the first `bytes` bytes of `from`, without copying, where the
 /// file system can (reflink).
 pub fn share(from: &File, to: &File, bytes: u64) -> bool {
-    rustix::fs::ioctl_ficlone(to, from).is_ok() && to.set_len(bytes).is_ok()
+    if rustix::fs::ioctl_ficlone(to, from).is_err() {
+        return false;
+    }
+    let shares = to.set_len(bytes).is_ok();
+    if !shares {
+        // What is copied instead must not be followed by the rest of the old file.
+        let _ = to.set_len(0);
+    }
+    shares
 }
 
 /// Copies the first `bytes` of one file to the beginning of another, by reflink where the file

@@ -14,6 +14,7 @@ use haul::accounts::Anonymous;
 use haul::accounts::password::Password;
 use haul::config::{self, Config, Limits, Tls, TlsFiles, TlsLevel};
 use haul::server::{ONE_TIME_USER, Server};
+use haul::text::duration;
 use log::LevelFilter;
 
 /// Serve a directory over FTP, and over the verbs of haul.
@@ -67,10 +68,10 @@ struct Arguments {
     #[arg(long, value_name = "on|off", default_value = "on")]
     active: Switch,
     /// Sessions at the same time
-    #[arg(long, value_name = "N", default_value_t = Limits::default().sessions_max)]
+    #[arg(long, value_name = "N", value_parser = at_least_one, default_value_t = Limits::default().sessions_max)]
     max_sessions: usize,
     /// Sessions of one address (IPv6: of one /64), loopback excepted
-    #[arg(long, value_name = "N", default_value_t = Limits::default().sessions_per_address_max)]
+    #[arg(long, value_name = "N", value_parser = at_least_one, default_value_t = Limits::default().sessions_per_address_max)]
     max_per_address: usize,
     /// Time from the connection to the login
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
@@ -290,17 +291,9 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     Ok(first..=last)
 }
 
-/// Seconds, or `90s`, `5m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err("a time is seconds, or 90s, 5m, 1h".to_string()),
-    };
-    match digits.parse::<u64>() {
-        Ok(n) if n > 0 && n <= 30 * 24 * 3600 => Ok(Duration::from_secs(n * unit)),
-        _ => Err("a time is seconds, or 90s, 5m, 1h; and more than nothing".to_string()),
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..) => Ok(n),
+        _ => Err("a number, and at least 1: with 0 nobody would get in".to_string()),
     }
 }
