@@ -21,17 +21,29 @@ pub struct Background {
 
 struct Order {
     id: Id,
-    task: Task,
+    task: Waiting,
     cancelled: Arc<AtomicBool>,
+}
+
+/// A task until a thread takes it, or nobody wants it any more: it may hold a file open.
+type Waiting = Arc<Mutex<Option<Task>>>;
+
+fn take(task: &Waiting) -> Option<Task> {
+    task.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Held by the connection that ordered a task; dropping it cancels the task.
 #[derive(Debug)]
-pub struct Ticket(Arc<AtomicBool>);
+pub struct Ticket {
+    task: Waiting,
+    cancelled: Arc<AtomicBool>,
+}
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.cancelled.store(true, Ordering::Relaxed);
+        // Behind tasks that take hours, the files of clients that are gone would add up.
+        take(&self.task);
     }
 }
 
@@ -57,6 +69,7 @@ impl Background {
                     else {
                         return;
                     };
+                    let Some(task) = take(&task) else { continue };
                     let result = task.run(&cancelled);
                     if done.send((id, result)).is_err() || waker.wake().is_err() {
                         return;
@@ -72,34 +85,32 @@ impl Background {
 
     /// Has a task done for the connection `id`. The ticket must live until the result comes.
     pub fn order(&self, id: Id, task: Task) -> Ticket {
+        let task = Arc::new(Mutex::new(Some(task)));
         let cancelled = Arc::new(AtomicBool::new(false));
-        let order = Order {
+        self.send(Order {
             id,
-            task,
+            task: task.clone(),
             cancelled: cancelled.clone(),
-        };
-        if self.tasks.send(order).is_err() {
-            log::error!("the background threads have ended");
-        }
-        Ticket(cancelled)
+        });
+        Ticket { task, cancelled }
     }
 
     /// Has a task done whose result nobody waits for.
     pub fn order_unattended(&self, task: Task) {
-        let cancelled = Arc::new(AtomicBool::new(false));
+        let task = Arc::new(Mutex::new(Some(task)));
         let id = Id {
             key: usize::MAX,
             generation: u64::MAX,
         };
-        if self
-            .tasks
-            .send(Order {
-                id,
-                task,
-                cancelled,
-            })
-            .is_err()
-        {
+        self.send(Order {
+            id,
+            task,
+            cancelled: Arc::default(),
+        });
+    }
+
+    fn send(&self, order: Order) {
+        if self.tasks.send(order).is_err() {
             log::error!("the background threads have ended");
         }
     }

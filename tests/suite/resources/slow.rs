@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::common::PATIENCE;
 use crate::common::bytewise::{End, reset, rest_of};
 use crate::common::content::{MIB, assert_same, bytes};
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
+use crate::common::{PATIENCE, wait_for};
 
 /// More than the kernel holds for two sockets.
 const LARGE: usize = 32 * MIB;
@@ -212,5 +212,38 @@ fn r14_a_client_that_reads_late_gets_everything() {
     assert_eq!(session.reply().code, 221);
     let (more, end) = rest_of(session.stream());
     assert_eq!((more.as_slice(), end), (&b""[..], End::Ordered));
+    four_questions(&server, baseline);
+}
+
+/// Digests that take for ever keep every thread for them busy; those that wait behind them end with
+/// their clients.
+#[test]
+fn r17_digests_of_clients_that_are_gone_hold_no_file() {
+    let server = Server::start(&[]);
+    let baseline = server.baseline();
+    let endless = std::fs::File::create(server.path("endless")).expect("making");
+    endless.set_len(1 << 42).expect("a sparse file");
+    let mut busy: Vec<Control> = (0..2).map(|_| Control::login(server.addr())).collect();
+    for session in &mut busy {
+        session.send(b"HASH endless\r\n");
+    }
+    for _ in 0..50 {
+        let mut gone = Control::login(server.addr());
+        gone.send(b"HASH endless\r\n");
+        socket2::SockRef::from(gone.stream())
+            .set_linger(Some(Duration::ZERO))
+            .expect("resetting");
+    }
+    // Two that are busy have a connection and a file each.
+    let few = wait_for(PATIENCE, || {
+        (server.descriptors() <= baseline + 8).then_some(())
+    });
+    assert!(few.is_some(), "{} descriptors", server.descriptors());
+    for session in &busy {
+        socket2::SockRef::from(session.stream())
+            .set_linger(Some(Duration::ZERO))
+            .expect("resetting");
+    }
+    drop(busy);
     four_questions(&server, baseline);
 }
