@@ -15,10 +15,12 @@
 //!
 //! Three methods ask: [`Session::deadline`], [`Session::wants_input`] and [`Session::totals`].
 
+mod ending;
 mod exchange;
 mod files;
 mod inline;
 mod job;
+mod listings;
 mod login;
 mod refusal;
 mod security;

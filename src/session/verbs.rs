@@ -4,7 +4,7 @@
 //! from it. A new verb is one row here, one function, one dialogue.
 
 use super::login::{self, Login};
-use super::{Handled, Session, Turn, files, inline, security, site, transfers};
+use super::{Handled, Session, Turn, ending, files, inline, listings, security, site, transfers};
 use crate::accounts::Permission;
 
 /// One verb.
@@ -103,7 +103,7 @@ use Run::{Anytime, LoggedIn, NotBuilt, Unchecked};
 /// All verbs, in alphabetical order.
 #[rustfmt::skip]
 pub static VERBS: &[Verb] = &[
-    row("ABOR", No, Anytime(transfers::abor), "ABOR").busy(),
+    row("ABOR", No, Anytime(ending::abor), "ABOR").busy(),
     row("ACCT", Required, LoggedIn(P::None, login::acct), "ACCT account"),
     row("ALLO", Required, LoggedIn(P::None, transfers::allo), "ALLO bytes").keeps(),
     row("APPE", Required, LoggedIn(P::Append, transfers::appe), "APPE path"),
@@ -123,14 +123,14 @@ pub static VERBS: &[Verb] = &[
     row("HASH", Required, LoggedIn(P::Read, files::hash), "HASH path").feat(Feature::Digests),
     row("HELP", Optional, Anytime(login::help), "HELP [verb]"),
     row("LANG", Optional, NotBuilt, "LANG"),
-    row("LIST", Optional, LoggedIn(P::List, transfers::list), "LIST [path]"),
+    row("LIST", Optional, LoggedIn(P::List, listings::list), "LIST [path]"),
     row("MDTM", Required, LoggedIn(P::List, files::mdtm), "MDTM [YYYYMMDDHHMMSS] path").feat(Feature::Name),
     row("MFMT", Required, LoggedIn(P::Write, files::mfmt), "MFMT YYYYMMDDHHMMSS path").feat(Feature::Name),
     row("MKD", Required, LoggedIn(P::Mkdir, files::mkd), "MKD path"),
-    row("MLSD", Optional, LoggedIn(P::List, transfers::mlsd), "MLSD [path]"),
+    row("MLSD", Optional, LoggedIn(P::List, listings::mlsd), "MLSD [path]"),
     row("MLST", Optional, LoggedIn(P::List, files::mlst), "MLST [path]").feat(Feature::Facts),
     row("MODE", Required, LoggedIn(P::None, transfers::mode), "MODE S").keeps(),
-    row("NLST", Optional, LoggedIn(P::List, transfers::nlst), "NLST [path]"),
+    row("NLST", Optional, LoggedIn(P::List, listings::nlst), "NLST [path]"),
     row("NOOP", No, Anytime(login::noop), "NOOP").busy().keeps(),
     row("OPTS", Required, Anytime(login::opts), "OPTS UTF8|MLST|HASH [value]"),
     row("P@SW", No, LoggedIn(P::None, transfers::pasv), "P@SW").keeps(),
@@ -152,7 +152,7 @@ pub static VERBS: &[Verb] = &[
     row("SITE", Required, LoggedIn(P::None, site::site), "SITE HELP|CHMOD|UTIME|IDLE|UMASK"),
     row("SIZE", Required, LoggedIn(P::List, files::size), "SIZE path").feat(Feature::Name),
     row("SMNT", Optional, NotBuilt, "SMNT"),
-    row("STAT", Optional, Anytime(transfers::stat), "STAT [path]").busy(),
+    row("STAT", Optional, Anytime(listings::stat), "STAT [path]").busy(),
     row("STOR", Required, LoggedIn(P::Write, transfers::stor), "STOR path"),
     row("STOU", Optional, LoggedIn(P::Write, transfers::stou), "STOU"),
     row("STRU", Required, LoggedIn(P::None, transfers::stru), "STRU F").keeps(),

@@ -1,0 +1,213 @@
+//! How transfers end: ABOR, and what the client is told when one is over.
+
+use std::io;
+use std::net::SocketAddr;
+
+use sha2::Digest;
+
+use super::job::{Ended, Job, Outcome, Transfer, Via};
+use super::transfers::{EndOfText, Running, What};
+use super::{Action, Answer, Handled, Later, Session, Turn, Wait, Who};
+use crate::proto::addr;
+use crate::proto::reply::Reply;
+use crate::proto::upload::IMMEDIATE_BYTES_MAX;
+use crate::storage::staging::Upload;
+
+pub(super) fn abor(session: &mut Session, turn: &mut Turn) -> Handled {
+    match &mut session.wait {
+        Wait::Transfer(running) if !running.in_band() => {
+            if running.aborting {
+                return Err(Reply::new(226, "That is under way."));
+            }
+            running.aborting = true;
+            turn.out.push(Action::CutTransfer);
+            Ok(Answer::Later(Later::Cut))
+        }
+        _ => Ok(Reply::new(226, "There is nothing to abort.").into()),
+    }
+}
+
+impl Session {
+    pub(super) fn listening(&mut self, address: Option<SocketAddr>, out: &mut Vec<Action>) {
+        let Wait::Listening { extended } = self.wait else {
+            debug_assert!(false, "nobody asked for a port");
+            return;
+        };
+        self.wait = Wait::Command;
+        let reply = match (address, extended) {
+            (None, _) => Reply::new(425, "No port is free now; try again."),
+            (Some(address), true) => Reply::new(229, addr::epsv_text(address.port())),
+            (Some(SocketAddr::V4(address)), false) => Reply::new(227, addr::pasv_text(address)),
+            (Some(SocketAddr::V6(_)), false) => Reply::new(425, "PASV is for IPv4; use EPSV."),
+        };
+        if let (Who::Known(login), 227 | 229) = (&mut self.who, reply.code) {
+            login.data = Some(Via::Passive);
+        }
+        out.push(Action::Reply(reply));
+    }
+
+    pub(super) fn transfer_ended(&mut self, ended: Ended, out: &mut Vec<Action>) {
+        let running = match std::mem::replace(&mut self.wait, Wait::Command) {
+            Wait::Transfer(running) => *running,
+            _ => {
+                debug_assert!(false, "a transfer ended that nobody began");
+                return;
+            }
+        };
+        let Running {
+            via,
+            what,
+            aborting,
+        } = running;
+        match &what {
+            What::Send | What::Text(_) => self.totals.bytes_sent += ended.bytes,
+            What::Store { .. } | What::Discard(_) => self.totals.bytes_received += ended.bytes,
+        }
+        log::debug!(
+            "{} {:?} after {} bytes",
+            self.peer,
+            ended.outcome,
+            ended.bytes
+        );
+        let reply = match (ended.outcome, what) {
+            (Outcome::Complete, What::Store { publish, sha256 }) => {
+                match self.stored(ended.job, ended.bytes, sha256, via) {
+                    Err(reply) => reply,
+                    Ok((upload, reply)) => {
+                        self.wait = Wait::Commit(reply, aborting);
+                        return out.push(Action::Commit(upload, publish));
+                    }
+                }
+            }
+            (Outcome::Complete, What::Discard(reply)) => reply,
+            (Outcome::Complete, What::Send) => {
+                self.totals.files_sent += 1;
+                Reply::new(226, format!("{} bytes sent.", ended.bytes))
+            }
+            (Outcome::Complete, What::Text(end)) => end_of_text(&end, &ended.job),
+            (outcome, what) if via == Via::Control => {
+                return self.broke_off_in_band(outcome, what, ended.job, ended.bytes, out);
+            }
+            (outcome, _) => broke_off(outcome),
+        };
+        out.push(Action::Reply(reply));
+        if aborting {
+            out.push(Action::Reply(Reply::new(226, "The transfer has ended.")));
+        }
+    }
+
+    /// All bytes of an upload are there. Is it whole?
+    fn stored(
+        &mut self,
+        job: Job,
+        bytes: u64,
+        sha256: Option<[u8; 32]>,
+        via: Via,
+    ) -> Result<(Upload, Reply), Reply> {
+        let Job::Receive(receive) = job else {
+            return Err(Reply::new(451, "Local error."));
+        };
+        // A killed client's kernel ends its data connection in order too; but then the control
+        // connection has ended as well, without QUIT.
+        if via != Via::Control && self.control_ended && !self.quit_queued {
+            return Err(Reply::new(
+                426,
+                "The control connection ended during the upload.",
+            ));
+        }
+        if let Some(stated) = sha256 {
+            let found = receive.digest.map(|digest| digest.finalize());
+            if found.is_none_or(|found| found[..] != stated) {
+                return Err(Reply::new(
+                    451,
+                    "The content does not have the stated SHA-256.",
+                ));
+            }
+        }
+        Ok((
+            receive.upload,
+            Reply::new(226, format!("{bytes} bytes stored.")),
+        ))
+    }
+
+    /// In band, a reply during a body would become a part of it, and a body that was not sent
+    /// cannot be told from commands.
+    fn broke_off_in_band(
+        &mut self,
+        outcome: Outcome,
+        what: What,
+        job: Job,
+        bytes: u64,
+        out: &mut Vec<Action>,
+    ) {
+        match (outcome, what, job) {
+            (Outcome::Failed(error), What::Store { .. }, Job::Receive(receive)) => {
+                let left = receive.bytes.unwrap_or(0);
+                let reply = Reply::from(error);
+                if left > IMMEDIATE_BYTES_MAX {
+                    return self.hang_up(reply, out);
+                }
+                let (job, via, protect) = (Job::Discard(left), Via::Control, false);
+                out.push(Action::Transfer(Box::new(Transfer { job, via, protect })));
+                let what = What::Discard(reply);
+                self.answer(Ok(Answer::Later(Later::Transfer { via, what })), out);
+            }
+            (Outcome::Stalled, What::Store { .. } | What::Discard(_), _) => {
+                self.hang_up(Reply::new(426, "The upload stalled."), out);
+            }
+            (outcome, ..) => {
+                log::warn!(
+                    "{} a transfer broke off after {bytes} bytes: {outcome:?}",
+                    self.peer
+                );
+                self.close(out);
+            }
+        }
+    }
+
+    pub(super) fn committed(&mut self, result: io::Result<()>, out: &mut Vec<Action>) {
+        let Wait::Commit(reply, aborting) = std::mem::replace(&mut self.wait, Wait::Command) else {
+            debug_assert!(false, "nobody waits for a commit");
+            return;
+        };
+        let reply = match result {
+            Ok(()) => {
+                self.totals.files_stored += 1;
+                reply
+            }
+            Err(error) => error.into(),
+        };
+        out.push(Action::Reply(reply));
+        if aborting {
+            out.push(Action::Reply(Reply::new(
+                226,
+                "The transfer was complete already.",
+            )));
+        }
+    }
+}
+
+fn end_of_text(end: &EndOfText, job: &Job) -> Reply {
+    let Job::Text(text) = job else {
+        return Reply::new(451, "Local error.");
+    };
+    match (end, text.entries(), text.left_out()) {
+        (EndOfText::Data, entries, _) => Reply::new(226, format!("{entries} entries.")),
+        (EndOfText::Status, ..) => Reply::new(213, "End."),
+        (EndOfText::Tree, entries, 0) => Reply::new(250, format!("{entries} entries.")),
+        (EndOfText::Tree, entries, left_out) => {
+            Reply::new(250, format!("{entries} entries, {left_out} left out."))
+        }
+    }
+}
+
+fn broke_off(outcome: Outcome) -> Reply {
+    match outcome {
+        Outcome::NoConnection => Reply::new(425, "No data connection was made."),
+        Outcome::NotProtected => Reply::new(522, "TLS on the data connection failed."),
+        Outcome::Stalled => Reply::new(426, "The data connection stalled."),
+        Outcome::Cut => Reply::new(426, "The transfer was aborted."),
+        Outcome::Broken | Outcome::Complete => Reply::new(426, "The data connection broke."),
+        Outcome::Failed(error) => error.into(),
+    }
+}
