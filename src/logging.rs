@@ -17,7 +17,6 @@ const QUEUE_LINES: usize = 4096;
 struct Queue {
     level: LevelFilter,
     lines: SyncSender<Message>,
-    dropped: &'static AtomicU64,
 }
 
 enum Message {
@@ -37,11 +36,7 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
     thread::Builder::new()
         .name("log".into())
         .spawn(move || write_lines(&writer, &queue))?;
-    let log = Queue {
-        level,
-        lines,
-        dropped: &DROPPED,
-    };
+    let log = Queue { level, lines };
     log::set_boxed_logger(Box::new(log)).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(())
@@ -83,7 +78,7 @@ impl Log for Queue {
         let line = escaped(&record.args().to_string());
         if let Err(TrySendError::Full(_)) = self.lines.try_send(Message::Line(record.level(), line))
         {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
 

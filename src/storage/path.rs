@@ -93,15 +93,6 @@ impl VirtualPath {
     pub fn has_control_bytes(&self) -> bool {
         has_control_bytes(&self.0)
     }
-
-    /// Whether this is `other` or something below it.
-    pub fn starts_with(&self, other: &VirtualPath) -> bool {
-        other.is_root()
-            || self
-                .0
-                .strip_prefix(other.as_bytes())
-                .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
-    }
 }
 
 pub(super) fn is_reserved_name(name: &[u8]) -> bool {
@@ -216,14 +207,6 @@ mod tests {
             assert!(path(bad).has_control_bytes(), "{bad:?}");
         }
         assert!(!path(b"/ a/\x80\xff~").has_control_bytes());
-    }
-
-    #[test]
-    fn below_is_by_component() {
-        let pub_ = path(b"/t/pub");
-        assert!(path(b"/t/pub").starts_with(&pub_) && path(b"/t/pub/x").starts_with(&pub_));
-        assert!(!path(b"/t/pub_secret").starts_with(&pub_) && !path(b"/t").starts_with(&pub_));
-        assert!(path(b"/").starts_with(&path(b"/")) && pub_.starts_with(&path(b"/")));
     }
 
     #[test]
