@@ -10,6 +10,7 @@
 //! batch reaches a stranger; jobs, timers and slots carry a generation beside the key, so that a
 //! late answer finds nobody rather than somebody else.
 
+mod accept;
 mod background;
 mod buffers;
 mod conn;
@@ -18,32 +19,27 @@ mod listen;
 mod passive;
 mod passwords;
 mod pump;
+mod start;
 mod timers;
 mod tls;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Write};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
-use std::path::Path;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use mio::{Events, Poll, Registry, Token};
+use signal_hook::consts::{SIGHUP, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use crate::accounts::password::{Cost, Hash, Password};
-use crate::accounts::quota::Amount;
-use crate::accounts::users::{User, Users};
-use crate::config::{Config, TlsLevel};
-use crate::session::{Action, Context, Input, Session};
+use crate::config::Config;
+use crate::session::{Action, Context, Input};
 use crate::storage::root::Root;
+use accept::{Listener, counted};
 use background::Background;
 use buffers::Buffers;
 use conn::{Conn, Next};
@@ -51,25 +47,15 @@ use lingering::Lingering;
 use passive::Passive;
 use passwords::Passwords;
 use pump::Tools;
+pub use start::StartError;
+use start::load_users;
 use timers::Timers;
 
-/// Connections that the kernel accepts for us while we are busy.
-const BACKLOG: i32 = 4096;
-/// Connections accepted per turn, so that a flood of them leaves time for those who are there.
-const ACCEPTS_PER_TURN: usize = 64;
 const EVENTS_PER_TURN: usize = 1024;
-/// When descriptors have run out, accepting is tried again after this: edge-triggered events do not
-/// announce a connection twice.
-const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 /// When a passive port becomes free because its time is over, no event tells.
 const WAITING_RETRY: Duration = Duration::from_millis(250);
 /// After the drain, what is left of the sessions may still read its last reply.
 const LAST_REPLIES: Duration = Duration::from_secs(2);
-/// Connections that have been sent to the end and wait for their client's, where there are enough
-/// descriptors.
-const LINGERING_MAX: usize = 256;
-/// Descriptors that are no session's: standard streams, poll, wakers, pipe, root, log.
-const OTHER_DESCRIPTORS: u64 = 32;
 
 /// Who may log in where there is no users file and strangers can reach a listener.
 pub const ONE_TIME_USER: &str = "haul";
@@ -191,15 +177,6 @@ impl Shared {
     }
 }
 
-#[derive(Debug)]
-struct Listener {
-    socket: TcpListener,
-    bind: IpAddr,
-    /// TLS begins at once.
-    implicit_tls: bool,
-    ready: bool,
-}
-
 /// How far the end has come.
 #[derive(Debug, Clone, Copy)]
 enum Stopping {
@@ -231,152 +208,7 @@ pub struct Server {
     shared: Shared,
 }
 
-/// Why a server could not start: one sentence that says what to do.
-#[derive(Debug)]
-pub struct StartError(String);
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for StartError {}
-
-fn cannot(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StartError {
-    move |error| {
-        let errno = Errno::from_io_error(&error);
-        let hint = match errno {
-            Some(Errno::ADDRINUSE) => "; another program has it: stop that one or choose another",
-            Some(Errno::ADDRNOTAVAIL) => "; that is no address of this machine",
-            Some(Errno::ACCESS) => "; the user that runs hauld may not do that",
-            Some(Errno::NOSYS) => "; hauld needs Linux 5.6 or later",
-            Some(Errno::NOENT) => "; make it first, or name one that is there",
-            _ => "",
-        };
-        let text = error.to_string();
-        let text = text.split(" (os error").next().unwrap_or_default();
-        StartError(format!("cannot {what}: {text}{hint}"))
-    }
-}
-
 impl Server {
-    /// Opens the directory, the listeners and the passive ports. Nothing is served before
-    /// [`Server::run`].
-    ///
-    /// # Errors
-    /// A sentence for the person who started it; nothing is left half started.
-    pub fn start(config: Config) -> Result<Server, StartError> {
-        let dir = config.dir.display();
-        let users = match (&config.users, &config.one_time_password) {
-            (Some(path), _) => Some(load_users(path)?),
-            (None, Some(password)) => Some(one_time_user(password).map_err(cannot("start"))?),
-            (None, None) => None,
-        };
-        let home = Root::open(&config.dir).map_err(cannot(format!("serve {dir}")))?;
-        let mut listeners = Vec::new();
-        let all = || config.listen.iter().chain(&config.tls.implicit);
-        for (n, &address) in all().enumerate() {
-            let shares = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
-            let v6_only = address.port() != 0 && all().any(shares);
-            let socket = listen::tcp(address, BACKLOG, v6_only)
-                .map_err(cannot(format!("listen on {address}")))?;
-            listeners.push(Listener {
-                socket,
-                bind: address.ip(),
-                implicit_tls: n >= config.listen.len(),
-                ready: false,
-            });
-        }
-        let limits = &config.limits;
-        let mut binds: Vec<IpAddr> = listeners.iter().map(|listener| listener.bind).collect();
-        binds.sort_unstable();
-        binds.dedup();
-        let descriptors = raise_descriptor_limit(limits.sessions_max as u64 * 3 + 256);
-        let chosen = limits
-            .passive_ports_chosen
-            .min(descriptors as usize / 8)
-            .max(1);
-        let passive = Passive::open(
-            &binds,
-            config.passive_ports.as_ref(),
-            chosen,
-            limits.data_wait,
-            limits.passive_rest,
-        )
-        .map_err(cannot("open the passive ports"))?;
-        // A server that cannot have its addresses makes no certificate.
-        let tls = match config.tls.level {
-            TlsLevel::Off => None,
-            _ => Some(tls::Setup::new(&config.tls).map_err(StartError)?),
-        };
-        let io = |error: io::Error| cannot("start")(error);
-        let poll = Poll::new().map_err(io)?;
-        let registry = poll.registry().try_clone().map_err(io)?;
-        let waker = Arc::new(Waker::new(&registry, WAKE).map_err(io)?);
-        let background = Background::start(limits.background_threads, &waker).map_err(io)?;
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXFSZ]).map_err(io)?;
-        registry
-            .register(&mut signals, SIGNAL, Interest::READABLE)
-            .map_err(io)?;
-        let home = Arc::new(home);
-        let now = Instant::now();
-        let passwords = users.map(|users| Passwords::start(users, &home, &waker, now));
-        let mut shared = Shared {
-            passwords: passwords.transpose().map_err(io)?,
-            world: Rc::new(World { config, home }),
-            registry,
-            passive,
-            background,
-            tls,
-            lingering: Lingering::new((descriptors as usize / 16).clamp(1, LINGERING_MAX)),
-            inputs: Buffers::new(conn::INPUT_BYTES, 4 * conn::INPUT_BYTES),
-            outputs: Buffers::new(conn::INPUT_BYTES, 2 * conn::OUTPUT_BYTES),
-            tools: Tools::new().map_err(io)?,
-            random: Random {
-                key: RandomState::new(),
-                count: 0,
-            },
-            waiting: VecDeque::new(),
-            actions: Vec::new(),
-            now: Instant::now(),
-            wall_s: 0,
-        };
-        for (n, listener) in listeners.iter_mut().enumerate() {
-            let token = Token(LISTENERS + n);
-            shared
-                .registry
-                .register(&mut listener.socket, token, Interest::READABLE)
-                .map_err(io)?;
-        }
-        for (n, port) in shared.passive.ports().iter_mut().enumerate() {
-            let token = Token(PASSIVE + n);
-            shared
-                .registry
-                .register(&mut port.listener, token, Interest::READABLE)
-                .map_err(io)?;
-        }
-        let ports = shared.passive.ports().len() as u64;
-        let sessions_max = sessions_that_fit(&shared.world.config, descriptors, ports);
-        Ok(Server {
-            poll,
-            signals,
-            listeners,
-            conns: Slab::new(),
-            generation: 0,
-            sessions_max,
-            per_address: HashMap::new(),
-            timers: Timers::default(),
-            ready: VecDeque::new(),
-            passive_ready: Vec::new(),
-            accept_retry: None,
-            short: false,
-            dead: Vec::new(),
-            stopping: Stopping::No,
-            shared,
-        })
-    }
-
     /// The addresses at which clients are accepted, with the ports that port 0 became, and whether
     /// TLS begins there at once.
     ///
@@ -548,144 +380,6 @@ impl Server {
         self.tell_all(|conn, shared| conn.cut(shared));
     }
 
-    fn accept(&mut self) {
-        for n in 0..self.listeners.len() {
-            for _ in 0..ACCEPTS_PER_TURN {
-                if !self.listeners[n].ready {
-                    break;
-                }
-                match self.listeners[n].socket.accept() {
-                    Ok((stream, peer)) => self.admit(stream, peer, n),
-                    Err(error) => match accept_failed(&error) {
-                        AcceptFailed::Nobody => self.listeners[n].ready = false,
-                        AcceptFailed::Resources => return self.retry_accept(&error),
-                        AcceptFailed::One => {}
-                    },
-                }
-            }
-        }
-    }
-
-    /// The connections stay in the backlog, and no event will tell of them again.
-    fn retry_accept(&mut self, error: &io::Error) {
-        if !std::mem::replace(&mut self.short, true) {
-            log::warn!("cannot accept for now: {error}");
-        }
-        self.accept_retry = Some(self.shared.now + ACCEPT_RETRY);
-        self.shared.lingering.hurry(self.shared.now);
-    }
-
-    fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr, listener: usize) {
-        let Listener {
-            bind, implicit_tls, ..
-        } = self.listeners[listener];
-        let address = counted(peer.ip());
-        let count = address.map_or(0, |address| {
-            self.per_address.get(&address).map_or(0, |n| *n)
-        });
-        let limits = &self.shared.world.config.limits;
-        if self.conns.len() >= self.sessions_max || count >= limits.sessions_per_address_max {
-            // Who expects TLS understands no line in clear.
-            if !implicit_tls {
-                refuse(stream, &mut self.shared);
-            }
-            return;
-        }
-        let entry = self.conns.vacant_entry();
-        self.generation += 1;
-        let id = Id {
-            key: entry.key(),
-            generation: self.generation,
-        };
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let token = Socket::Control.token(id.key);
-        if let Err(error) = self.shared.registry.register(&mut stream, token, interest) {
-            log::warn!("cannot watch a connection from {peer}: {error}");
-            return;
-        }
-        let world = self.shared.world.clone();
-        let mut actions = self.shared.take_actions();
-        let begin = match implicit_tls {
-            true => Session::protected,
-            false => Session::new,
-        };
-        let session = begin(peer, &self.shared.context(&world), &mut actions);
-        let conn = entry.insert(Conn::new(id, stream, bind, session));
-        if implicit_tls {
-            conn.start_tls(&mut self.shared);
-        }
-        conn.perform(actions, &world, &mut self.shared);
-        self.short = false;
-        queue(&mut self.ready, conn);
-        if let Some(address) = address {
-            *self.per_address.entry(address).or_default() += 1;
-        }
-    }
-
-    fn accept_data(&mut self) {
-        let (mut changed, mut left) = (false, ACCEPTS_PER_TURN);
-        while let Some(place) = self.passive_ready.pop() {
-            loop {
-                if left == 0 {
-                    self.passive_ready.push(place);
-                    break;
-                }
-                left -= 1;
-                match self.shared.passive.ports()[place].listener.accept() {
-                    Ok((stream, peer)) => {
-                        changed = true;
-                        self.hand_over(place, stream, peer);
-                    }
-                    Err(error) => match accept_failed(&error) {
-                        AcceptFailed::Nobody => {
-                            self.shared.passive.ports()[place].ready = false;
-                            break;
-                        }
-                        AcceptFailed::One => {}
-                        AcceptFailed::Resources => {
-                            self.passive_ready.push(place);
-                            return self.retry_accept(&error);
-                        }
-                    },
-                }
-            }
-            if left == 0 {
-                break;
-            }
-        }
-        if changed {
-            self.retry_waiting();
-        }
-    }
-
-    /// A stranger's connection is closed; its owner goes on waiting.
-    fn hand_over(&mut self, place: usize, stream: TcpStream, peer: SocketAddr) {
-        let owner = self.shared.passive.claim(place, peer.ip().to_canonical());
-        match owner.and_then(|id| self.conns.get_mut(id.key).filter(|conn| conn.id == id)) {
-            Some(conn) => {
-                conn.data_arrived(stream, &mut self.shared);
-                queue(&mut self.ready, conn);
-            }
-            None => log::debug!("a data connection from {peer} that nobody waits for"),
-        }
-    }
-
-    fn retry_waiting(&mut self) {
-        for _ in 0..self.shared.waiting.len() {
-            let Some(id) = self.shared.waiting.pop_front() else {
-                return;
-            };
-            let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) else {
-                continue;
-            };
-            if conn.retry_listening(&mut self.shared) {
-                queue(&mut self.ready, conn);
-            } else {
-                self.shared.waiting.push_back(id);
-            }
-        }
-    }
-
     /// One turn for each connection that has something to do. Those that have more to do afterwards
     /// come again in the next.
     fn serve_ready(&mut self) {
@@ -782,130 +476,10 @@ impl Server {
     }
 }
 
-/// Reads the users file, and refuses what would be promised in it and not kept.
-fn load_users(path: &Path) -> Result<Users, StartError> {
-    let users = Users::load(path).map_err(|error| StartError(error.to_string()))?;
-    for user in users.sorted() {
-        let limited = user.quota != Amount::MAX
-            || user.rate_bytes_per_s.is_some()
-            || user.session_rate_bytes_per_s.is_some();
-        if limited {
-            return Err(StartError(format!(
-                "{}: {} has a quota or a rate, which this version does not keep yet; take it out",
-                path.display(),
-                user.name
-            )));
-        }
-    }
-    for warning in users.warnings() {
-        log::warn!("{warning}");
-    }
-    Ok(users)
-}
-
-/// The user `haul`, who holds until the process ends.
-fn one_time_user(password: &Password) -> io::Result<Users> {
-    let name = ONE_TIME_USER.parse().map_err(io::Error::other)?;
-    let hash = Hash::new(password, Cost::DEFAULT)?;
-    Users::of(vec![User::new(name, hash)]).map_err(io::Error::other)
-}
-
 /// Puts a connection into the queue once.
 fn queue(ready: &mut VecDeque<Id>, conn: &mut Conn) {
     if !conn.queued {
         conn.queued = true;
         ready.push_back(conn.id);
     }
-}
-
-/// What sessions of an address are counted under: an IPv6 client has a /64 to itself. Loopback is
-/// not counted.
-fn counted(address: IpAddr) -> Option<IpAddr> {
-    match address.to_canonical() {
-        address if address.is_loopback() => None,
-        IpAddr::V4(address) => Some(address.into()),
-        IpAddr::V6(address) => Some(Ipv6Addr::from(u128::from(address) >> 64 << 64).into()),
-    }
-}
-
-fn refuse(mut stream: TcpStream, shared: &mut Shared) {
-    // Its buffer is empty, so this does not block; if the client is gone, nothing is lost.
-    if stream
-        .write_all(b"421 Too many sessions; try again later.\r\n")
-        .is_ok()
-        && stream.shutdown(Shutdown::Write).is_ok()
-    {
-        shared.lingering.add(stream, shared.now);
-    }
-}
-
-enum AcceptFailed {
-    /// The backlog is empty.
-    Nobody,
-    /// That connection failed; the next may be fine.
-    One,
-    /// Descriptors or memory are short.
-    Resources,
-}
-
-fn accept_failed(error: &io::Error) -> AcceptFailed {
-    match Errno::from_io_error(error) {
-        Some(Errno::AGAIN) => AcceptFailed::Nobody,
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => AcceptFailed::Resources,
-        Some(
-            Errno::CONNABORTED
-            | Errno::PROTO
-            | Errno::INTR
-            | Errno::NETDOWN
-            | Errno::NETUNREACH
-            | Errno::HOSTUNREACH
-            | Errno::HOSTDOWN
-            | Errno::PERM
-            | Errno::NOPROTOOPT
-            | Errno::OPNOTSUPP,
-        ) => AcceptFailed::One,
-        _ => AcceptFailed::Resources,
-    }
-}
-
-/// Raises the limit of open files as far as is useful and allowed, and returns it.
-fn raise_descriptor_limit(useful: u64) -> u64 {
-    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
-    let current = current.unwrap_or(u64::MAX);
-    if current >= useful {
-        return current;
-    }
-    let want = |maximum| Rlimit {
-        current: Some(useful),
-        maximum,
-    };
-    let allowed = maximum.unwrap_or(u64::MAX);
-    if allowed >= useful && rustix::process::setrlimit(Resource::Nofile, want(maximum)).is_ok() {
-        return useful;
-    }
-    if rustix::process::setrlimit(Resource::Nofile, want(Some(useful))).is_ok() {
-        return useful;
-    }
-    let most = Rlimit {
-        current: Some(allowed),
-        maximum,
-    };
-    if rustix::process::setrlimit(Resource::Nofile, most).is_ok() {
-        allowed
-    } else {
-        current
-    }
-}
-
-/// Every session needs a descriptor, and those that transfer need two more; what is kept back for
-/// that is an eighth, at least.
-fn sessions_that_fit(config: &Config, descriptors: u64, ports: u64) -> usize {
-    let others =
-        OTHER_DESCRIPTORS + ports + (config.listen.len() + config.tls.implicit.len()) as u64;
-    let free = descriptors.saturating_sub(others);
-    let fit = (free - free / 8).max(1) as usize;
-    if fit < config.limits.sessions_max {
-        log::warn!("with {descriptors} open files there is room for {fit} sessions");
-    }
-    config.limits.sessions_max.min(fit)
 }

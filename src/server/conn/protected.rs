@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 
 use mio::net::TcpStream;
 
-use super::{Closing, Conn, Early, register};
+use super::Conn;
+use super::control::Closing;
+use super::moving::{Early, register};
 use crate::server::Shared;
 use crate::server::pump::{Pump, Step, Wire};
 use crate::server::tls::{Read, Tls};

@@ -1,0 +1,216 @@
+//! The control connection: commands in, replies out, and its end.
+
+use std::mem;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+
+use super::{Conn, INPUT_BYTES, OUTPUT_BYTES, protected};
+use crate::proto::line::LINE_BYTES_MAX;
+use crate::server::Shared;
+use crate::server::pump;
+use crate::session::Input;
+
+/// What one command takes off the budget beside the bytes it moves.
+const COMMAND_COST: usize = 512;
+/// Commands stop after this, whatever is left of the budget: making a directory may take a thousand
+/// times as long as NOOP, and nobody knows before.
+const COMMANDS_TIME: Duration = Duration::from_micros(250);
+/// A closed connection is read from for so long, and so much, so that the last reply is not lost to
+/// the reset that unread input causes.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// The last reply has been given.
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) until: Option<Instant>,
+    pub(super) drained: usize,
+}
+
+impl Conn {
+    /// Takes commands until there are no more, or a transfer begins. True: something changed.
+    pub(super) fn take_commands(
+        &mut self,
+        shared: &mut Shared,
+        budget: &mut usize,
+        begin: Instant,
+    ) -> bool {
+        let mut changed = false;
+        let held_max = shared.world.config.limits.replies_bytes_max;
+        while !self.dead && self.closing.is_none() && *budget > 0 {
+            if self.held() >= OUTPUT_BYTES || (self.held() >= held_max && !self.writable) {
+                self.flush(shared);
+                if self.held() >= held_max {
+                    break;
+                }
+            }
+            // What a line is answered with may depend on whether anything has arrived behind it.
+            let last = self.unread.len() - self.unread_at <= LINE_BYTES_MAX;
+            if last && self.readable && self.session.wants_input() {
+                changed |= self.read(shared);
+                if self.dead || self.closing.is_some() {
+                    break;
+                }
+            }
+            let world = shared.world.clone();
+            let mut actions = shared.take_actions();
+            let (unread, held) = (&self.unread[self.unread_at..], self.held());
+            let used = self
+                .session
+                .receive(unread, &shared.context(&world), &mut actions);
+            self.perform(actions, &world, shared);
+            match used {
+                Some(used) => {
+                    self.unread_at += used;
+                    let answered = self.held().saturating_sub(held);
+                    *budget = budget.saturating_sub(COMMAND_COST + used + answered);
+                    if begin.elapsed() >= COMMANDS_TIME {
+                        *budget = 0;
+                    }
+                    changed = true;
+                    if self.moving.is_some() {
+                        break;
+                    }
+                }
+                None => {
+                    let full = self.unread.len() - self.unread_at >= INPUT_BYTES;
+                    if !self.session.wants_input() || !self.readable || full {
+                        break;
+                    }
+                    if !self.read(shared) {
+                        break;
+                    }
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    /// Reads what the client sent. False: there was nothing.
+    pub(super) fn read(&mut self, shared: &mut Shared) -> bool {
+        if self.ended {
+            return false;
+        }
+        if self.unread.capacity() < INPUT_BYTES {
+            let small = mem::replace(&mut self.unread, shared.inputs.take());
+            self.unread.extend_from_slice(&small[self.unread_at..]);
+            self.unread_at = 0;
+        } else if self.unread_at > 0 {
+            self.unread.drain(..self.unread_at);
+            self.unread_at = 0;
+        }
+        if self.tls.is_some() {
+            return self.read_decrypted(shared);
+        }
+        let room = self.unread.capacity() - self.unread.len();
+        match rustix::io::read(&self.control, spare_capacity(&mut self.unread)) {
+            Ok(0) => {
+                self.readable = false;
+                self.ended = true;
+                self.tell(Input::ControlEnded, shared);
+                true
+            }
+            // A short read has emptied the socket: what comes later is announced by an event.
+            Ok(n) => {
+                self.readable = n == room || self.reads_to_the_end;
+                true
+            }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                false
+            }
+            Err(Errno::INTR) => true,
+            Err(_) => {
+                self.dead = true;
+                false
+            }
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.output.len() - self.output_at
+    }
+
+    pub(super) fn flush(&mut self, shared: &mut Shared) {
+        self.flush_with(false, shared);
+    }
+
+    pub(super) fn flush_with(&mut self, more: bool, shared: &mut Shared) {
+        if self.is_flushed() || !self.writable || self.dead {
+            return;
+        }
+        if self.tls.is_some() {
+            return self.flush_encrypted(shared);
+        }
+        let before = self.output_at;
+        match pump::flush(&self.control, &self.output, &mut self.output_at, more) {
+            Ok(true) => {
+                self.flushed += (self.output_at - before) as u64;
+                self.output_at = 0;
+                self.output.clear();
+                shared.outputs.give(mem::take(&mut self.output));
+            }
+            Ok(false) => {
+                self.flushed += (self.output_at - before) as u64;
+                self.writable = false;
+            }
+            Err(_) => self.dead = true,
+        }
+    }
+
+    /// Gives large buffers back; what is left in them is kept in just the space it needs.
+    pub(super) fn settle(&mut self, shared: &mut Shared) {
+        if self.unread_at == self.unread.len() {
+            self.unread.clear();
+            self.unread_at = 0;
+            shared.inputs.give(mem::take(&mut self.unread));
+        } else if self.unread.capacity() >= INPUT_BYTES {
+            let rest = self.unread[self.unread_at..].to_vec();
+            self.unread_at = 0;
+            shared.inputs.give(mem::replace(&mut self.unread, rest));
+        }
+        if self.output.capacity() > OUTPUT_BYTES && self.held() < OUTPUT_BYTES / 2 {
+            let rest = self.output[self.output_at..].to_vec();
+            self.output_at = 0;
+            shared.outputs.give(mem::replace(&mut self.output, rest));
+        }
+    }
+
+    /// After the last reply: no more output, and what still comes in is thrown away for a while.
+    pub(super) fn linger(&mut self, shared: &mut Shared) {
+        let Some(closing) = &mut self.closing else {
+            return;
+        };
+        if self.dead || !self.output.is_empty() {
+            return;
+        }
+        if closing.until.is_none() && !protected::say_goodbye(&mut self.tls, &self.control, shared)
+        {
+            self.writable = false;
+            return;
+        }
+        if closing.until.is_none() {
+            closing.until = Some(shared.now + LINGER);
+            if self.control.shutdown(Shutdown::Write).is_err() {
+                self.dead = true;
+            }
+        }
+        self.dead |= self.ended;
+        while self.readable && !self.dead {
+            let scratch = &mut shared.tools.scratch;
+            scratch.resize(INPUT_BYTES, 0);
+            match rustix::io::read(&self.control, &mut scratch[..]) {
+                Ok(0) => self.dead = true,
+                Ok(n) => closing.drained += n,
+                Err(Errno::AGAIN) => self.readable = false,
+                Err(Errno::INTR) => {}
+                Err(_) => self.dead = true,
+            }
+            self.dead |= closing.drained > LINGER_BYTES;
+        }
+    }
+}

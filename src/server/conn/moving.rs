@@ -1,0 +1,426 @@
+//! A transfer and its connection: how the connection comes about, when bytes move, how it ends.
+
+use std::io;
+use std::mem;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+
+use super::{Conn, INPUT_BYTES, OUTPUT_BYTES, protected};
+use crate::server::pump::{Pump, Step, Wire};
+use crate::server::tls::Tls;
+use crate::server::{Id, Shared, Socket, listen};
+use crate::session::{Ended, Input, Job, Outcome, Send, Task, Transfer, Via};
+
+/// Files up to this size are read into the output, so that a pipelined series leaves in few calls.
+const SMALL_FILE_BYTES: u64 = 64 * 1024;
+
+/// A transfer and its connection.
+#[derive(Debug)]
+pub(super) struct Moving {
+    pub(super) pump: Pump,
+    pub(super) data: Data,
+    /// The data connection is inside TLS.
+    pub(super) tls: Option<Box<Tls>>,
+    /// Until when the data connection must be there.
+    pub(super) wait_until: Instant,
+    pub(super) handshake_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) enum Data {
+    Control,
+    Awaited,
+    Connecting(TcpStream),
+    /// It was refused.
+    Failed,
+    Open {
+        stream: TcpStream,
+        ready: bool,
+        registered: bool,
+    },
+}
+
+/// A data connection whose transfer has not begun.
+#[derive(Debug)]
+pub(super) struct Early {
+    pub(super) stream: TcpStream,
+    /// Some clients say nothing more on the control connection until their hello is answered here.
+    pub(super) tls: Option<Box<Tls>>,
+    pub(super) ready: bool,
+    pub(super) registered: bool,
+}
+
+impl Conn {
+    /// An event of a data connection that is being made: it is there, or it failed, or neither yet.
+    pub(super) fn finish_connecting(&mut self) {
+        let Some(moving) = &mut self.moving else {
+            return;
+        };
+        let (made, failed) = match &moving.data {
+            Data::Connecting(stream) => match (stream.take_error(), stream.peer_addr()) {
+                (Ok(None), Ok(_)) => (true, false),
+                (Ok(None), Err(error)) => (false, error.kind() != io::ErrorKind::NotConnected),
+                _ => (false, true),
+            },
+            _ => (false, false),
+        };
+        if failed {
+            moving.data = Data::Failed;
+        } else if made
+            && let Data::Connecting(stream) = mem::replace(&mut moving.data, Data::Failed)
+        {
+            moving.data = Data::Open {
+                stream,
+                ready: true,
+                registered: true,
+            };
+        }
+    }
+
+    /// A data connection came to this session's slot.
+    pub(in crate::server) fn data_arrived(&mut self, stream: TcpStream, shared: &mut Shared) {
+        match &mut self.moving {
+            Some(moving) if matches!(moving.data, Data::Awaited) => {
+                moving.data = Data::Open {
+                    stream,
+                    ready: true,
+                    registered: false,
+                };
+            }
+            _ if self.listens => {
+                let tls = self.protect(self.session.protects_data());
+                self.early = Some(Early {
+                    stream,
+                    tls: tls.unwrap_or_default(),
+                    ready: true,
+                    registered: false,
+                });
+                self.greet_early(shared);
+            }
+            // It came too late: its transfer is over.
+            _ => {}
+        }
+    }
+
+    /// Moves bytes of the transfer, if there is one that can move. True: something changed.
+    pub(super) fn move_bytes(&mut self, shared: &mut Shared, budget: &mut usize) -> bool {
+        let Some(mut moving) = self.moving.take() else {
+            return false;
+        };
+        let before = *budget;
+        let step = match &mut moving.data {
+            Data::Failed => Step::Done(Outcome::NoConnection),
+            Data::Awaited | Data::Connecting(_) => Step::Blocked,
+            Data::Open { ready: false, .. } => Step::Blocked,
+            Data::Open {
+                stream,
+                ready,
+                registered,
+            } => {
+                let mut wire = Wire {
+                    socket: stream.as_fd(),
+                    tls: moving.tls.as_deref_mut(),
+                };
+                let step = protected::step(&mut moving.pump, &mut wire, shared, budget);
+                if let Some(until) = moving.handshake_until {
+                    let limit = shared.world.config.limits.tls_handshake_timeout;
+                    let handshaking = moving.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+                    moving.handshake_until = handshaking.then(|| until.min(shared.now + limit));
+                    if !handshaking {
+                        protected::established(stream, &moving.pump, moving.tls.as_deref());
+                    }
+                }
+                if matches!(step, Step::Blocked) {
+                    *ready = false;
+                    if !*registered {
+                        *registered = true;
+                        match register(shared, stream, self.id) {
+                            Ok(()) => Step::Blocked,
+                            Err(error) => Step::Done(Outcome::Failed(error)),
+                        }
+                    } else {
+                        Step::Blocked
+                    }
+                } else {
+                    step
+                }
+            }
+            Data::Control if moving.pump.is_receiving() => {
+                self.receive_in_band(&mut moving.pump, shared, budget)
+            }
+            Data::Control => self.send_in_band(&mut moving.pump, shared, budget),
+        };
+        self.moving = Some(moving);
+        match step {
+            Step::More | Step::Blocked => *budget != before,
+            Step::Done(outcome) => {
+                self.end_transfer(outcome, shared);
+                true
+            }
+        }
+    }
+
+    fn receive_in_band(
+        &mut self,
+        pump: &mut Pump,
+        shared: &mut Shared,
+        budget: &mut usize,
+    ) -> Step {
+        if self.tls.is_some() {
+            return self.receive_decrypted(pump, shared, budget);
+        }
+        let (used, outcome) = pump.feed(&self.unread[self.unread_at..], &mut shared.tools);
+        self.unread_at += used;
+        *budget -= used.min(*budget);
+        if let Some(outcome) = outcome {
+            return Step::Done(outcome);
+        }
+        // The end may have been read already, behind a part of the body.
+        if self.ended {
+            return Step::Done(Outcome::Broken);
+        }
+        if !self.readable {
+            return Step::Blocked;
+        }
+        let mut wire = Wire {
+            socket: self.control.as_fd(),
+            tls: None,
+        };
+        let step = pump.step(&mut wire, &mut shared.tools, budget);
+        if matches!(step, Step::Blocked) {
+            self.readable = false;
+        }
+        step
+    }
+
+    fn send_in_band(&mut self, pump: &mut Pump, shared: &mut Shared, budget: &mut usize) -> Step {
+        self.flush_with(true, shared);
+        if self.dead || !self.is_flushed() || !self.writable {
+            return Step::Blocked;
+        }
+        let mut wire = Wire {
+            socket: self.control.as_fd(),
+            tls: self.tls.as_deref_mut(),
+        };
+        let step = pump.step(&mut wire, &mut shared.tools, budget);
+        if matches!(step, Step::Blocked) {
+            self.writable = false;
+        }
+        step
+    }
+
+    pub(super) fn end_transfer(&mut self, mut outcome: Outcome, shared: &mut Shared) {
+        let Some(moving) = self.moving.take() else {
+            return;
+        };
+        let moved = moving.moved();
+        let Moving {
+            pump, data, tls, ..
+        } = *moving;
+        let complete = matches!(outcome, Outcome::Complete);
+        match data {
+            Data::Open { stream, .. } if complete && !pump.is_receiving() => {
+                match stream.shutdown(Shutdown::Write) {
+                    Ok(()) => shared.lingering.add(stream, shared.now),
+                    // It was reset: what was sent last did not arrive.
+                    Err(_) => outcome = Outcome::Broken,
+                }
+            }
+            // Whether the client is still there decides whether a plain upload is whole, and its
+            // control connection may have ended before the event of that came.
+            Data::Open { stream, .. } if complete => {
+                // The client may wait for our end, but it has no say any more.
+                if tls.is_some() && stream.shutdown(Shutdown::Write).is_ok() {
+                    shared.lingering.add(stream, shared.now);
+                }
+                if self.unread.len() - self.unread_at < INPUT_BYTES {
+                    self.read(shared);
+                }
+                if self.dead {
+                    return drop_job(pump.into_job(), shared);
+                }
+            }
+            _ => {}
+        }
+        self.flushed += moved;
+        let bytes = pump.moved();
+        self.tell(
+            Input::TransferEnded(Ended {
+                job: pump.into_job(),
+                outcome,
+                bytes,
+            }),
+            shared,
+        );
+    }
+
+    /// Ends a transfer that nobody asks about any more.
+    pub(super) fn drop_transfer(&mut self, shared: &Shared) {
+        if let Some(moving) = self.moving.take() {
+            // What has moved stays moved: whether replies are read is judged by the difference.
+            self.flushed += moving.pump.moved();
+            drop_job(moving.pump.into_job(), shared);
+        }
+    }
+
+    /// The address that the client is told to connect to.
+    pub(super) fn reserve(&mut self, shared: &mut Shared) -> Option<SocketAddr> {
+        let random = shared.random.next();
+        let client = self.session.peer().ip();
+        let (place, port) = shared
+            .passive
+            .reserve(self.id, self.bind, client, self.slot, shared.now, random)?;
+        self.slot = Some(place);
+        let told = match shared.world.config.passive_address {
+            Some(address) => address,
+            None if self.bind.is_unspecified() => self.control.local_addr().ok()?.ip(),
+            None => self.bind,
+        };
+        Some((told.to_canonical(), port).into())
+    }
+
+    pub(super) fn begin(&mut self, transfer: Transfer, shared: &mut Shared) -> Option<Input> {
+        let Transfer { job, via, protect } = transfer;
+        let protection = match (&via, &self.early) {
+            (Via::Passive, Some(_)) => self.protect_early(protect),
+            (Via::Passive | Via::Active(_), _) => self.protect(protect),
+            (Via::Control, _) => Ok(None),
+        };
+        let mut tls = match protection {
+            Ok(tls) => tls,
+            Err(outcome) => {
+                return Some(Input::TransferEnded(Ended {
+                    job,
+                    outcome,
+                    bytes: 0,
+                }));
+            }
+        };
+        let data = match (via, job) {
+            (Via::Control, Job::Send(send)) if self.is_small(&send) => {
+                return Some(self.send_small(send));
+            }
+            (Via::Control, job) => (Data::Control, job),
+            (Via::Passive, job) => match self.take_early() {
+                Some(early) => (
+                    Data::Open {
+                        stream: early.stream,
+                        ready: true,
+                        registered: early.registered,
+                    },
+                    job,
+                ),
+                None if self.renew_slot(shared) => (Data::Awaited, job),
+                None => (Data::Failed, job),
+            },
+            (Via::Active(address), job) => match self.connect(address, shared) {
+                Ok(stream) => (Data::Connecting(stream), job),
+                Err(error) => {
+                    log::info!("cannot connect to {address}: {error}");
+                    let outcome = Outcome::NoConnection;
+                    return Some(Input::TransferEnded(Ended {
+                        job,
+                        outcome,
+                        bytes: 0,
+                    }));
+                }
+            },
+        };
+        let wait_until = shared.now + shared.world.config.limits.data_wait;
+        let pump = Pump::new(data.1);
+        if let Some(tls) = &mut tls
+            && pump.is_receiving()
+        {
+            tls.withhold_tickets();
+        }
+        self.moving = Some(Box::new(Moving {
+            pump,
+            data: data.0,
+            // From the first byte on it is shorter.
+            handshake_until: tls
+                .is_some()
+                .then(|| wait_until + shared.world.config.limits.tls_handshake_timeout),
+            tls,
+            wait_until,
+        }));
+        None
+    }
+
+    /// The client may connect for a while from now on, at the port it was told; unless it took so
+    /// long that somebody else was told the same one.
+    fn renew_slot(&self, shared: &mut Shared) -> bool {
+        let until = shared.now + shared.world.config.limits.data_wait;
+        let client = self.session.peer().ip();
+        self.slot
+            .is_some_and(|place| shared.passive.renew(self.id, place, client, until))
+    }
+
+    /// The connection that came before its transfer. From here on another one is for nothing.
+    fn take_early(&mut self) -> Option<Early> {
+        self.listens = false;
+        self.early.take()
+    }
+
+    fn connect(&self, to: SocketAddr, shared: &Shared) -> io::Result<TcpStream> {
+        let mut stream = listen::connect(self.control.local_addr()?.ip(), to)?;
+        register(shared, &mut stream, self.id)?;
+        Ok(stream)
+    }
+
+    fn is_small(&self, send: &Send) -> bool {
+        send.bytes <= SMALL_FILE_BYTES && send.ascii.is_none() && self.held() < OUTPUT_BYTES
+    }
+
+    fn send_small(&mut self, mut send: Send) -> Input {
+        let (from, bytes) = (self.output.len(), send.bytes);
+        self.output.resize(from + bytes as usize, 0);
+        let outcome = match send.file.read_exact_at(&mut self.output[from..], send.at) {
+            Ok(()) => Outcome::Complete,
+            Err(error) => {
+                self.output.truncate(from);
+                Outcome::Failed(error)
+            }
+        };
+        send.bytes = 0;
+        Input::TransferEnded(Ended {
+            job: Job::Send(send),
+            outcome,
+            bytes,
+        })
+    }
+}
+
+impl Moving {
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.data, Data::Awaited | Data::Connecting(_))
+    }
+
+    pub(super) fn moved(&self) -> u64 {
+        self.pump.moved() + self.tls.as_ref().map_or(0, |tls| tls.left())
+    }
+}
+
+/// Has a file closed where it stops nobody that its blocks are freed.
+pub(super) fn dispose_of(kept: Option<OwnedFd>, shared: &Shared) {
+    if let Some(file) = kept {
+        shared.background.order_unattended(Task::Dispose(file));
+    }
+}
+
+pub(super) fn drop_job(job: Job, shared: &Shared) {
+    let kept = job.keep_if_large();
+    drop(job);
+    dispose_of(kept, shared);
+}
+
+pub(super) fn register(shared: &Shared, stream: &mut TcpStream, id: Id) -> io::Result<()> {
+    let token: Token = Socket::Data.token(id.key);
+    shared
+        .registry
+        .register(stream, token, Interest::READABLE | Interest::WRITABLE)
+}

@@ -1,0 +1,260 @@
+//! From a [`Config`] to a server that has its listeners open, or to one sentence why not.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::RandomState;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::{Interest, Poll, Token, Waker};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook_mio::v1_0::Signals;
+use slab::Slab;
+
+use super::accept::Listener;
+use super::background::Background;
+use super::buffers::Buffers;
+use super::lingering::Lingering;
+use super::passive::Passive;
+use super::passwords::Passwords;
+use super::pump::Tools;
+use super::timers::Timers;
+use super::{
+    LISTENERS, ONE_TIME_USER, PASSIVE, Random, SIGNAL, Server, Shared, Stopping, WAKE, World, conn,
+    listen, tls,
+};
+use crate::accounts::password::{Cost, Hash, Password};
+use crate::accounts::quota::Amount;
+use crate::accounts::users::{User, Users};
+use crate::config::{Config, TlsLevel};
+use crate::storage::root::Root;
+
+/// Connections that the kernel accepts for us while we are busy.
+const BACKLOG: i32 = 4096;
+/// Connections that have been sent to the end and wait for their client's, where there are enough
+/// descriptors.
+const LINGERING_MAX: usize = 256;
+/// Descriptors that are no session's: standard streams, poll, wakers, pipe, root, log.
+const OTHER_DESCRIPTORS: u64 = 32;
+
+/// Why a server could not start: one sentence that says what to do.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn cannot(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StartError {
+    move |error| {
+        let errno = Errno::from_io_error(&error);
+        let hint = match errno {
+            Some(Errno::ADDRINUSE) => "; another program has it: stop that one or choose another",
+            Some(Errno::ADDRNOTAVAIL) => "; that is no address of this machine",
+            Some(Errno::ACCESS) => "; the user that runs hauld may not do that",
+            Some(Errno::NOSYS) => "; hauld needs Linux 5.6 or later",
+            Some(Errno::NOENT) => "; make it first, or name one that is there",
+            _ => "",
+        };
+        let text = error.to_string();
+        let text = text.split(" (os error").next().unwrap_or_default();
+        StartError(format!("cannot {what}: {text}{hint}"))
+    }
+}
+
+impl Server {
+    /// Opens the directory, the listeners and the passive ports. Nothing is served before
+    /// [`Server::run`].
+    ///
+    /// # Errors
+    /// A sentence for the person who started it; nothing is left half started.
+    pub fn start(config: Config) -> Result<Server, StartError> {
+        let dir = config.dir.display();
+        let users = match (&config.users, &config.one_time_password) {
+            (Some(path), _) => Some(load_users(path)?),
+            (None, Some(password)) => Some(one_time_user(password).map_err(cannot("start"))?),
+            (None, None) => None,
+        };
+        let home = Root::open(&config.dir).map_err(cannot(format!("serve {dir}")))?;
+        let mut listeners = Vec::new();
+        let all = || config.listen.iter().chain(&config.tls.implicit);
+        for (n, &address) in all().enumerate() {
+            let shares = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+            let v6_only = address.port() != 0 && all().any(shares);
+            let socket = listen::tcp(address, BACKLOG, v6_only)
+                .map_err(cannot(format!("listen on {address}")))?;
+            listeners.push(Listener {
+                socket,
+                bind: address.ip(),
+                implicit_tls: n >= config.listen.len(),
+                ready: false,
+            });
+        }
+        let limits = &config.limits;
+        let mut binds: Vec<IpAddr> = listeners.iter().map(|listener| listener.bind).collect();
+        binds.sort_unstable();
+        binds.dedup();
+        let descriptors = raise_descriptor_limit(limits.sessions_max as u64 * 3 + 256);
+        let chosen = limits
+            .passive_ports_chosen
+            .min(descriptors as usize / 8)
+            .max(1);
+        let passive = Passive::open(
+            &binds,
+            config.passive_ports.as_ref(),
+            chosen,
+            limits.data_wait,
+            limits.passive_rest,
+        )
+        .map_err(cannot("open the passive ports"))?;
+        // A server that cannot have its addresses makes no certificate.
+        let tls = match config.tls.level {
+            TlsLevel::Off => None,
+            _ => Some(tls::Setup::new(&config.tls).map_err(StartError)?),
+        };
+        let io = |error: io::Error| cannot("start")(error);
+        let poll = Poll::new().map_err(io)?;
+        let registry = poll.registry().try_clone().map_err(io)?;
+        let waker = Arc::new(Waker::new(&registry, WAKE).map_err(io)?);
+        let background = Background::start(limits.background_threads, &waker).map_err(io)?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXFSZ]).map_err(io)?;
+        registry
+            .register(&mut signals, SIGNAL, Interest::READABLE)
+            .map_err(io)?;
+        let home = Arc::new(home);
+        let now = Instant::now();
+        let passwords = users.map(|users| Passwords::start(users, &home, &waker, now));
+        let mut shared = Shared {
+            passwords: passwords.transpose().map_err(io)?,
+            world: Rc::new(World { config, home }),
+            registry,
+            passive,
+            background,
+            tls,
+            lingering: Lingering::new((descriptors as usize / 16).clamp(1, LINGERING_MAX)),
+            inputs: Buffers::new(conn::INPUT_BYTES, 4 * conn::INPUT_BYTES),
+            outputs: Buffers::new(conn::INPUT_BYTES, 2 * conn::OUTPUT_BYTES),
+            tools: Tools::new().map_err(io)?,
+            random: Random {
+                key: RandomState::new(),
+                count: 0,
+            },
+            waiting: VecDeque::new(),
+            actions: Vec::new(),
+            now: Instant::now(),
+            wall_s: 0,
+        };
+        for (n, listener) in listeners.iter_mut().enumerate() {
+            let token = Token(LISTENERS + n);
+            shared
+                .registry
+                .register(&mut listener.socket, token, Interest::READABLE)
+                .map_err(io)?;
+        }
+        for (n, port) in shared.passive.ports().iter_mut().enumerate() {
+            let token = Token(PASSIVE + n);
+            shared
+                .registry
+                .register(&mut port.listener, token, Interest::READABLE)
+                .map_err(io)?;
+        }
+        let ports = shared.passive.ports().len() as u64;
+        let sessions_max = sessions_that_fit(&shared.world.config, descriptors, ports);
+        Ok(Server {
+            poll,
+            signals,
+            listeners,
+            conns: Slab::new(),
+            generation: 0,
+            sessions_max,
+            per_address: HashMap::new(),
+            timers: Timers::default(),
+            ready: VecDeque::new(),
+            passive_ready: Vec::new(),
+            accept_retry: None,
+            short: false,
+            dead: Vec::new(),
+            stopping: Stopping::No,
+            shared,
+        })
+    }
+}
+
+/// Reads the users file, and refuses what would be promised in it and not kept.
+pub(super) fn load_users(path: &Path) -> Result<Users, StartError> {
+    let users = Users::load(path).map_err(|error| StartError(error.to_string()))?;
+    for user in users.sorted() {
+        let limited = user.quota != Amount::MAX
+            || user.rate_bytes_per_s.is_some()
+            || user.session_rate_bytes_per_s.is_some();
+        if limited {
+            return Err(StartError(format!(
+                "{}: {} has a quota or a rate, which this version does not keep yet; take it out",
+                path.display(),
+                user.name
+            )));
+        }
+    }
+    for warning in users.warnings() {
+        log::warn!("{warning}");
+    }
+    Ok(users)
+}
+
+/// The user `haul`, who holds until the process ends.
+fn one_time_user(password: &Password) -> io::Result<Users> {
+    let name = ONE_TIME_USER.parse().map_err(io::Error::other)?;
+    let hash = Hash::new(password, Cost::DEFAULT)?;
+    Users::of(vec![User::new(name, hash)]).map_err(io::Error::other)
+}
+
+/// Raises the limit of open files as far as is useful and allowed, and returns it.
+fn raise_descriptor_limit(useful: u64) -> u64 {
+    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
+    let current = current.unwrap_or(u64::MAX);
+    if current >= useful {
+        return current;
+    }
+    let want = |maximum| Rlimit {
+        current: Some(useful),
+        maximum,
+    };
+    let allowed = maximum.unwrap_or(u64::MAX);
+    if allowed >= useful && rustix::process::setrlimit(Resource::Nofile, want(maximum)).is_ok() {
+        return useful;
+    }
+    if rustix::process::setrlimit(Resource::Nofile, want(Some(useful))).is_ok() {
+        return useful;
+    }
+    let most = Rlimit {
+        current: Some(allowed),
+        maximum,
+    };
+    if rustix::process::setrlimit(Resource::Nofile, most).is_ok() {
+        allowed
+    } else {
+        current
+    }
+}
+
+/// Every session needs a descriptor, and those that transfer need two more; what is kept back for
+/// that is an eighth, at least.
+fn sessions_that_fit(config: &Config, descriptors: u64, ports: u64) -> usize {
+    let others =
+        OTHER_DESCRIPTORS + ports + (config.listen.len() + config.tls.implicit.len()) as u64;
+    let free = descriptors.saturating_sub(others);
+    let fit = (free - free / 8).max(1) as usize;
+    if fit < config.limits.sessions_max {
+        log::warn!("with {descriptors} open files there is room for {fit} sessions");
+    }
+    config.limits.sessions_max.min(fit)
+}
