@@ -38,7 +38,10 @@ const HANDSHAKE_COST: usize = QUANTUM_BYTES / 4;
 /// What all transfers share: only one of them runs at a time.
 #[derive(Debug)]
 pub struct Tools {
-    /// Bytes on their way; empty between two calls.
+    /// What is read of a socket or file before it goes on. It keeps its length, since to zero it
+    /// for each small upload would cost more than the upload.
+    pub chunk: Box<[u8]>,
+    /// What was decrypted.
     pub scratch: Vec<u8>,
     /// Ciphertext on its way.
     pub tls: tls::Buffers,
@@ -64,13 +67,14 @@ impl Pipe {
 }
 
 impl Tools {
-    /// The scratch buffer and the pipe.
+    /// The buffers and the pipe.
     ///
     /// # Errors
     /// As pipe(2): too many open files.
     pub fn new() -> io::Result<Tools> {
         Ok(Tools {
-            scratch: Vec::with_capacity(QUANTUM_BYTES),
+            chunk: vec![0; QUANTUM_BYTES].into(),
+            scratch: Vec::new(),
             tls: tls::Buffers::default(),
             pipe: Pipe::new()?,
         })
@@ -259,7 +263,7 @@ impl Pump {
                 *budget = budget.saturating_sub(BATCH_COST);
             }
             Job::Send(send) => {
-                read_chunk(send, &mut tools.scratch, &mut self.held)?;
+                read_chunk(send, &mut tools.chunk, &mut self.held)?;
                 self.ended = send.bytes == 0;
             }
             Job::Receive(_) | Job::Discard(_) => self.ended = true,
@@ -317,16 +321,13 @@ fn before_sending(
 /// Nothing of before waits, so all of it is taken.
 fn send_encrypted(send: &mut Send, tls: &mut Tls, socket: BorrowedFd, tools: &mut Tools) -> Io {
     let most = at_most(Some(send.bytes), WRITE_BYTES);
-    if tools.scratch.len() < most {
-        tools.scratch.resize(WRITE_BYTES, 0);
-    }
-    let n = match send.file.read_at(&mut tools.scratch[..most], send.at) {
+    let n = match send.file.read_at(&mut tools.chunk[..most], send.at) {
         Ok(0) => return Io::Ended(Outcome::Failed(io::ErrorKind::UnexpectedEof.into())),
         Ok(n) => n,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Io::Moved(0),
         Err(error) => return Io::Ended(Outcome::Failed(error)),
     };
-    match tls.write(socket, &tools.scratch[..n], &mut tools.tls) {
+    match tls.write(socket, &tools.chunk[..n], &mut tools.tls) {
         Ok(n) => {
             send.at += n as u64;
             send.bytes -= n as u64;
@@ -419,15 +420,10 @@ fn send(socket: BorrowedFd, bytes: &[u8], flags: SendFlags) -> Io {
     }
 }
 
-fn receive(socket: BorrowedFd, scratch: &mut Vec<u8>, most: usize) -> Io {
-    scratch.clear();
-    scratch.resize(most, 0);
+fn receive(socket: BorrowedFd, into: &mut [u8]) -> Io {
     loop {
-        return match rustix::io::read(socket, &mut scratch[..]) {
-            Ok(n) => {
-                scratch.truncate(n);
-                Io::Moved(n)
-            }
+        return match rustix::io::read(socket, &mut *into) {
+            Ok(n) => Io::Moved(n),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Io::Blocked,
             Err(_) => Io::Ended(Outcome::Broken),
@@ -459,17 +455,14 @@ fn end_of_stream(receive: &mut Receive) -> Outcome {
 
 fn copy_in(into: &mut Receive, socket: BorrowedFd, tools: &mut Tools, budget: usize) -> Io {
     let most = at_most(into.bytes, budget.min(QUANTUM_BYTES));
-    let mut scratch = std::mem::take(&mut tools.scratch);
-    let io = match receive(socket, &mut scratch, most) {
+    match receive(socket, &mut tools.chunk[..most]) {
         Io::Moved(0) => Io::Ended(end_of_stream(into)),
-        Io::Moved(n) => match write_in(into, &scratch[..n], &mut Vec::new()) {
+        Io::Moved(n) => match write_in(into, &tools.chunk[..n], &mut tools.scratch) {
             Ok(()) => Io::Moved(n),
             Err(error) => Io::Ended(Outcome::Failed(error)),
         },
         io => io,
-    };
-    tools.scratch = scratch;
-    io
+    }
 }
 
 fn write_in(into: &mut Receive, bytes: &[u8], translated: &mut Vec<u8>) -> io::Result<()> {
@@ -551,11 +544,8 @@ fn empty_into(pipe: &OwnedFd, file: &File, at: u64, bytes: usize) -> io::Result<
 }
 
 fn discard(left: &mut u64, socket: BorrowedFd, tools: &mut Tools, budget: usize) -> Io {
-    match receive(
-        socket,
-        &mut tools.scratch,
-        at_most(Some(*left), budget.min(QUANTUM_BYTES)),
-    ) {
+    let most = at_most(Some(*left), budget.min(QUANTUM_BYTES));
+    match receive(socket, &mut tools.chunk[..most]) {
         Io::Moved(0) => Io::Ended(Outcome::Broken),
         Io::Moved(n) => {
             *left -= n as u64;
@@ -565,14 +555,12 @@ fn discard(left: &mut u64, socket: BorrowedFd, tools: &mut Tools, budget: usize)
     }
 }
 
-fn read_chunk(send: &mut Send, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> io::Result<()> {
+fn read_chunk(send: &mut Send, chunk: &mut [u8], out: &mut Vec<u8>) -> io::Result<()> {
     let most = at_most(Some(send.bytes), CHUNK_BYTES);
     if most == 0 {
         return Ok(());
     }
-    scratch.clear();
-    scratch.resize(most, 0);
-    let n = match send.file.read_at(scratch, send.at) {
+    let n = match send.file.read_at(&mut chunk[..most], send.at) {
         Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(n) => n,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -581,8 +569,8 @@ fn read_chunk(send: &mut Send, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> io::
     send.at += n as u64;
     send.bytes -= n as u64;
     match &mut send.ascii {
-        Some(ascii) => ascii.translate(&scratch[..n], out),
-        None => out.extend_from_slice(&scratch[..n]),
+        Some(ascii) => ascii.translate(&chunk[..n], out),
+        None => out.extend_from_slice(&chunk[..n]),
     }
     Ok(())
 }

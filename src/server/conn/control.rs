@@ -201,9 +201,7 @@ impl Conn {
         }
         self.dead |= self.ended;
         while self.readable && !self.dead {
-            let scratch = &mut shared.tools.scratch;
-            scratch.resize(INPUT_BYTES, 0);
-            match rustix::io::read(&self.control, &mut scratch[..]) {
+            match rustix::io::read(&self.control, &mut shared.tools.chunk[..]) {
                 Ok(0) => self.dead = true,
                 Ok(n) => closing.drained += n,
                 Err(Errno::AGAIN) => self.readable = false,
