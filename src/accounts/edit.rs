@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, Gid, Mode, Uid, fchmod, fchown, flock};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
 
 use super::Permissions;
-use super::field::{Bytes, Home, Name, Network};
+use super::field::{Bytes, Fingerprint, Home, Name, Network};
 use super::password::{Hash, random};
 use super::users::{Users, UsersError};
 
@@ -44,6 +44,8 @@ pub struct Changes {
     pub session_rate_bytes_per_s: Option<Limit>,
     /// Where the user may log in from; empty: anywhere.
     pub networks: Option<Vec<Network>>,
+    /// What stands for the password; empty: nothing.
+    pub certificates: Option<Vec<Fingerprint>>,
     /// Whether nobody gets in under this name.
     pub locked: Option<bool>,
 }
@@ -334,9 +336,17 @@ fn write_changes(user: &mut dyn TableLike, changes: &Changes) {
             put(user, "quota_files", Some(files.into()));
         }
     }
-    if let Some(networks) = &changes.networks {
-        let list: Array = networks.iter().map(Network::to_string).collect();
-        put(user, "networks", (!list.is_empty()).then(|| list.into()));
+    let lists: [(&str, Option<Array>); 2] = [
+        ("networks", changes.networks.as_deref().map(written_list)),
+        (
+            "certificates",
+            changes.certificates.as_deref().map(written_list),
+        ),
+    ];
+    for (key, list) in lists {
+        if let Some(list) = list {
+            put(user, key, (!list.is_empty()).then(|| list.into()));
+        }
     }
     if let Some(locked) = changes.locked {
         put(user, "locked", locked.then(|| true.into()));
@@ -348,6 +358,10 @@ fn written(permissions: Permissions) -> Value {
         Permissions::ALL | Permissions::READ => permissions.to_string().into(),
         some => some.words().collect::<Array>().into(),
     }
+}
+
+fn written_list<T: ToString>(list: &[T]) -> Array {
+    list.iter().map(T::to_string).collect()
 }
 
 /// Sets or removes one key; the comment behind it stays.

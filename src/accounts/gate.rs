@@ -28,6 +28,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::field::Fingerprint;
 use super::password::{Hash, Password};
 use super::recent::Recent;
 use super::throttle::Throttle;
@@ -44,7 +45,7 @@ pub struct Gate {
 /// What [`Gate::knock`] found.
 #[derive(Debug)]
 pub enum Knock {
-    /// The same user proved the same password a moment ago.
+    /// The same user proved the same password a moment ago, or has a certificate.
     Known(Arc<User>),
     /// The password has to be checked.
     Check(Check),
@@ -101,15 +102,24 @@ impl Gate {
         })
     }
 
-    /// Somebody says who he is. `address` is where he comes from.
+    /// Somebody says who he is. `address` is where he comes from; `certificate` is the one whose
+    /// key he has shown to have.
     pub fn knock(
         &mut self,
         name: &[u8],
         password: Password,
+        certificate: Option<Fingerprint>,
         address: IpAddr,
         now: Instant,
     ) -> Knock {
         let user = self.users.find(name);
+        // Keys are not guessed, so guesses at the password do not lock them out.
+        if let (Some(user), Some(certificate)) = (user, certificate)
+            && user.certificates.contains(&certificate)
+            && user.may_come_from(address)
+        {
+            return Knock::Known(user.clone());
+        }
         let hash = user.map_or(self.users.decoy().clone(), |user| user.hash.clone());
         // Asked for every attempt, so that no name answers sooner or later than another.
         let shown = str::from_utf8(name).unwrap_or_default();

@@ -11,6 +11,7 @@
 //! rate_bytes_per_s = "20MiB"          # all her sessions together; default: no limit
 //! session_rate_bytes_per_s = "5MiB"   # each of them
 //! networks = ["192.0.2.0/24", "::1"]  # where she may log in from; default: anywhere
+//! certificates = ["3A:0F:..."]        # SHA-256 of client certificates that stand for the password
 //! locked = false                      # true: she may not log in
 //! ```
 //!
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Permissions;
-use super::field::{Bytes, Home, Name, Network};
+use super::field::{Bytes, Fingerprint, Home, Name, Network};
 use super::password::{Cost, Hash};
 use super::quota::Amount;
 use crate::storage::path::VirtualPath;
@@ -56,6 +57,9 @@ pub struct User {
     pub session_rate_bytes_per_s: Option<u64>,
     /// Where the user may log in from; empty: anywhere.
     pub networks: Vec<Network>,
+    /// Who proves to have the key of one of these needs no password. What else a certificate says,
+    /// and until when, does not matter: it was put here by hand, and is taken away by hand.
+    pub certificates: Vec<Fingerprint>,
     /// Nobody gets in under this name.
     pub locked: bool,
 }
@@ -72,6 +76,7 @@ impl User {
             rate_bytes_per_s: None,
             session_rate_bytes_per_s: None,
             networks: Vec::new(),
+            certificates: Vec::new(),
             locked: false,
         }
     }
@@ -110,6 +115,8 @@ struct WrittenUser {
     rate_bytes_per_s: Option<Rate>,
     session_rate_bytes_per_s: Option<Rate>,
     networks: Option<Networks>,
+    #[serde(default)]
+    certificates: Vec<Fingerprint>,
     #[serde(default)]
     locked: bool,
 }
@@ -164,6 +171,7 @@ impl Users {
             rate_bytes_per_s: user.rate_bytes_per_s.map(|rate| rate.0),
             session_rate_bytes_per_s: user.session_rate_bytes_per_s.map(|rate| rate.0),
             networks: user.networks.map_or(Vec::new(), |networks| networks.0),
+            certificates: user.certificates,
             locked: user.locked,
             ..User::new(name, user.password)
         });
@@ -266,6 +274,12 @@ impl Users {
     /// Whether nobody can log in.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
+    }
+
+    /// Whether anybody may come with a certificate.
+    pub fn know_certificates(&self) -> bool {
+        let has = |user: &Arc<User>| !user.certificates.is_empty();
+        self.by_name.values().any(has)
     }
 
     /// What is not wrong but not good either, in sentences for the log.

@@ -372,11 +372,12 @@ impl Conn {
             }
             Action::CheckPassword { name, password } => {
                 let address = self.session.peer().ip();
+                let certificate = self.tls.as_ref().and_then(|tls| tls.peer_certificate());
                 let Some(passwords) = &mut shared.passwords else {
                     return Some(Input::PasswordChecked(PasswordAnswer::Wrong));
                 };
                 passwords
-                    .knock(self.id, &name, password, address, shared.now)
+                    .knock(self.id, &name, password, certificate, address, shared.now)
                     .map(Input::PasswordChecked)
             }
             Action::Listen => {

@@ -345,14 +345,6 @@ impl Server {
     /// SIGHUP. What is wrong leaves what was there in force.
     fn reload(&mut self) {
         let config = &self.shared.world.config;
-        if let Some(setup) = &mut self.shared.tls
-            && config.tls.files.is_some()
-        {
-            match setup.reload(&config.tls) {
-                Ok(()) => log::info!("SIGHUP: new sessions get the new certificate"),
-                Err(error) => log::error!("SIGHUP: the old certificate stays: {error}"),
-            }
-        }
         if let (Some(path), Some(passwords)) = (&config.users, &mut self.shared.passwords) {
             match load_users(path) {
                 Ok(users) => {
@@ -360,6 +352,16 @@ impl Server {
                     passwords.reload(users);
                 }
                 Err(error) => log::error!("SIGHUP: the users stay as they were: {error}"),
+            }
+        }
+        if let Some(setup) = &mut self.shared.tls {
+            let passwords = self.shared.passwords.as_ref();
+            match setup.reload(
+                &config.tls,
+                passwords.is_some_and(Passwords::know_certificates),
+            ) {
+                Ok(()) => log::info!("SIGHUP: new sessions get this certificate"),
+                Err(error) => log::error!("SIGHUP: the old certificate stays: {error}"),
             }
         }
     }

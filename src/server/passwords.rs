@@ -15,6 +15,7 @@ use std::time::Instant;
 use mio::Waker;
 
 use super::Id;
+use crate::accounts::field::Fingerprint;
 use crate::accounts::gate::{Check, Checked, Gate, Knock};
 use crate::accounts::password::Password;
 use crate::accounts::users::{User, Users};
@@ -71,19 +72,21 @@ impl Passwords {
         })
     }
 
-    /// Somebody at `address` gives a name and a password. `None`: the answer comes later.
+    /// Somebody at `address` gives a name and a password, and has perhaps shown to have the key of
+    /// a certificate. `None`: the answer comes later.
     pub fn knock(
         &mut self,
         id: Id,
         name: &[u8],
         password: Password,
+        certificate: Option<Fingerprint>,
         address: IpAddr,
         now: Instant,
     ) -> Option<PasswordAnswer> {
         if self.waiting >= WAITING_MAX {
             return Some(PasswordAnswer::Busy);
         }
-        match self.gate.knock(name, password, address, now) {
+        match self.gate.knock(name, password, certificate, address, now) {
             Knock::Known(user) => Some(self.at_home(user)),
             Knock::Check(check) => {
                 if self.checks.send((id, check)).is_err() {
@@ -114,6 +117,11 @@ impl Passwords {
     /// Takes other users from now on. Sessions that are there go on.
     pub fn reload(&mut self, users: Users) {
         self.gate.reload(users);
+    }
+
+    /// Whether anybody may come with a certificate.
+    pub fn know_certificates(&self) -> bool {
+        self.gate.users().know_certificates()
     }
 
     fn at_home(&mut self, user: Arc<User>) -> PasswordAnswer {

@@ -119,7 +119,10 @@ impl Server {
         // A server that cannot have its addresses makes no certificate.
         let tls = match config.tls.level {
             TlsLevel::Off => None,
-            _ => Some(tls::Setup::new(&config.tls).map_err(StartError)?),
+            _ => {
+                let ask = users.as_ref().is_some_and(Users::know_certificates);
+                Some(tls::Setup::new(&config.tls, ask).map_err(StartError)?)
+            }
         };
         let io = |error: io::Error| cannot("start")(error);
         let poll = Poll::new().map_err(io)?;

@@ -5,6 +5,7 @@
 //! Whose bytes these are, and over which of a client's sockets they travel, is not known here.
 
 mod certificate;
+mod clients;
 mod setup;
 mod tickets;
 
@@ -17,6 +18,8 @@ use rustix::net::SendFlags;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, ServerConfig};
+
+use crate::accounts::field::Fingerprint;
 
 pub use setup::{Session, Setup};
 use tickets::Withholdable;
@@ -391,6 +394,15 @@ impl Tls {
     /// Bytes of ciphertext that left.
     pub fn left(&self) -> u64 {
         self.outgoing.left
+    }
+
+    /// The certificate whose key the peer has shown to have.
+    pub fn peer_certificate(&self) -> Option<Fingerprint> {
+        if self.is_handshaking() {
+            return None;
+        }
+        let chain = self.connection.peer_certificates()?;
+        chain.first().map(certificate::fingerprint)
     }
 
     /// What was agreed on, for the log.

@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod certificates;
+mod clients;
 mod real;
 mod resumption;
 

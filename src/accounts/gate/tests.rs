@@ -28,7 +28,19 @@ use End::{In, InAtOnce};
 const REFUSED: End = End::Refused(CHEAP);
 
 fn attempt(gate: &mut Gate, name: &[u8], secret: &str, from: &str, now: Instant) -> End {
-    match gate.knock(name, password(secret), from.parse().unwrap(), now) {
+    attempt_with(gate, name, secret, None, from, now)
+}
+
+fn attempt_with(
+    gate: &mut Gate,
+    name: &[u8],
+    secret: &str,
+    certificate: Option<Fingerprint>,
+    from: &str,
+    now: Instant,
+) -> End {
+    let from = from.parse().unwrap();
+    match gate.knock(name, password(secret), certificate, from, now) {
         Knock::Known(user) => {
             assert_eq!(user.name.as_str().as_bytes(), name);
             InAtOnce
@@ -58,6 +70,37 @@ fn the_right_password_gets_in_and_again_at_once_for_a_while() {
     assert_eq!(attempt(&mut gate, b"ben", "secret", HERE, now), REFUSED);
     let later = now + Duration::from_secs(3600);
     assert_eq!(attempt(&mut gate, b"anna", "secret", HERE, later), In);
+}
+
+#[test]
+fn a_certificate_stands_for_the_password_of_its_user_alone() {
+    let now = Instant::now();
+    let (own, other) = (Fingerprint([1; 32]), Fingerprint([2; 32]));
+    let anna = User {
+        certificates: vec![Fingerprint([9; 32]), own],
+        networks: vec!["192.0.2.0/24".parse().unwrap()],
+        ..user("anna", "secret")
+    };
+    let locked = User {
+        certificates: vec![own],
+        locked: true,
+        ..user("locked", "secret")
+    };
+    let mut gate = gate(vec![anna, user("ben", "other"), locked], now);
+    let mut with = |name: &[u8], secret, certificate, from| {
+        attempt_with(&mut gate, name, secret, Some(certificate), from, now)
+    };
+    for _ in 0..=PAIR_FAILURES {
+        assert_eq!(with(b"anna", "wrong", other, HERE), REFUSED);
+    }
+    // Guesses at the password lock that, and not the key.
+    assert_eq!(with(b"anna", "secret", other, HERE), REFUSED);
+    assert_eq!(with(b"anna", "anything", own, HERE), InAtOnce);
+    assert_eq!(with(b"anna", "anything", own, THERE), REFUSED);
+    assert_eq!(with(b"ben", "wrong", own, HERE), REFUSED);
+    assert_eq!(with(b"ben", "other", own, HERE), In);
+    assert_eq!(with(b"locked", "secret", own, HERE), REFUSED);
+    assert_eq!(with(b"nobody", "secret", own, HERE), REFUSED);
 }
 
 /// A02: 200 times an unknown user, 200 times a known one with a wrong password.
@@ -159,7 +202,7 @@ fn guesses_in_flight_are_refused_once_the_pair_is_locked() {
         } else {
             n.to_string()
         };
-        match gate.knock(b"anna", password(&guess), HERE.parse().unwrap(), now) {
+        match gate.knock(b"anna", password(&guess), None, HERE.parse().unwrap(), now) {
             Knock::Check(check) => checks.push(check),
             Knock::Known(_) => panic!("nobody is known yet"),
         }
@@ -188,7 +231,7 @@ fn a_reload_holds_at_once() {
     gate.reload(Users::of(vec![anna]).unwrap());
     let begin = |gate: &mut Gate| {
         let here = HERE.parse().unwrap();
-        match gate.knock(b"anna", password("secret"), here, now) {
+        match gate.knock(b"anna", password("secret"), None, here, now) {
             Knock::Check(check) => check.run(),
             Knock::Known(_) => panic!("forgotten at the reload"),
         }
@@ -219,7 +262,7 @@ fn a_check_that_could_not_be_made_is_no_failure() {
     let mut gate = gate(vec![user("anna", "secret")], now);
     for _ in 0..2 * PAIR_FAILURES {
         let here = HERE.parse().unwrap();
-        let Knock::Check(check) = gate.knock(b"anna", password("secret"), here, now) else {
+        let Knock::Check(check) = gate.knock(b"anna", password("secret"), None, here, now) else {
             panic!("nobody is known yet");
         };
         let failed = Checked {

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Read, Write as _};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use haul::accounts::Permissions;
 use haul::accounts::edit::{Changes, Limit, UsersFile};
-use haul::accounts::field::{Bytes, Home, Name, Network};
+use haul::accounts::field::{Bytes, Fingerprint, Home, Name, Network};
 use haul::accounts::password::{Cost, Hash, Password};
 use haul::accounts::quota::Amount;
 use haul::accounts::users::{User, Users};
@@ -78,6 +79,10 @@ struct About {
     /// Where the user may log in from, as 192.0.2.0/24 or ::1, with commas between several; or any
     #[arg(long, value_name = "NETWORKS", value_parser = networks)]
     networks: Option<Networks>,
+    /// Client certificates that stand for the password, as SHA-256 fingerprints with commas between
+    /// several; or none
+    #[arg(long, value_name = "FINGERPRINTS", value_parser = certificates)]
+    certificates: Option<Certificates>,
     /// Whether the user is kept out
     #[arg(long, value_name = "true|false")]
     locked: Option<bool>,
@@ -85,6 +90,9 @@ struct About {
 
 #[derive(Clone)]
 struct Networks(Vec<Network>);
+
+#[derive(Clone)]
+struct Certificates(Vec<Fingerprint>);
 
 impl From<About> for Changes {
     fn from(about: About) -> Changes {
@@ -96,6 +104,7 @@ impl From<About> for Changes {
             rate_bytes_per_s: about.rate,
             session_rate_bytes_per_s: about.session_rate,
             networks: about.networks.map(|Networks(networks)| networks),
+            certificates: about.certificates.map(|Certificates(list)| list),
             locked: about.locked,
         }
     }
@@ -266,6 +275,11 @@ fn limits(user: &User) -> String {
         let networks: Vec<String> = user.networks.iter().map(Network::to_string).collect();
         limits.push(format!("from {}", networks.join(" ")));
     }
+    match user.certificates.len() {
+        0 => {}
+        1 => limits.push("1 certificate".to_string()),
+        n => limits.push(format!("{n} certificates")),
+    }
     limits.join(", ")
 }
 
@@ -278,9 +292,17 @@ fn count(text: &str) -> Result<Limit, String> {
 }
 
 fn networks(text: &str) -> Result<Networks, String> {
-    if text == "any" {
-        return Ok(Networks(Vec::new()));
+    list(text, "any").map(Networks)
+}
+
+fn certificates(text: &str) -> Result<Certificates, String> {
+    list(text, "none").map(Certificates)
+}
+
+/// What stands between commas; the word `nothing` for nothing.
+fn list<T: FromStr>(text: &str, nothing: &str) -> Result<Vec<T>, T::Err> {
+    if text == nothing {
+        return Ok(Vec::new());
     }
-    let parts = text.split(',').map(|part| part.trim().parse());
-    parts.collect::<Result<_, _>>().map(Networks)
+    text.split(',').map(|part| part.trim().parse()).collect()
 }

@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use sha2::{Digest, Sha256};
 
+use crate::accounts::field::Fingerprint;
 use crate::config;
 
 const CERTIFICATE: &str = "certificate.pem";
@@ -140,11 +141,9 @@ fn place(dir: &Path, name: &str, mode: u32, content: &str) -> io::Result<()> {
     fs::rename(new, dir.join(name))
 }
 
-/// As openssl and browsers write it.
-pub fn fingerprint(certificate: &CertificateDer) -> String {
-    let digest = Sha256::digest(certificate);
-    let bytes: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
-    bytes.join(":")
+/// What a certificate is known by.
+pub fn fingerprint(certificate: &CertificateDer) -> Fingerprint {
+    Fingerprint(Sha256::digest(certificate).into())
 }
 
 #[cfg(test)]
@@ -190,7 +189,7 @@ mod tests {
         assert_eq!(first.chain, again.chain);
         let mode = fs::metadata(dir.join(KEY)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(fingerprint(&first.chain[0]).len(), 95);
+        assert_eq!(fingerprint(&first.chain[0]).to_string().len(), 95);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use rustls::{Error, ServerConfig};
 
 use super::Tls;
 use super::certificate::{self, Identity};
+use super::clients::AnyCertificate;
 use super::tickets::{Bound, NONCE_BYTES, Withholdable};
 use crate::config;
 
@@ -36,15 +37,17 @@ pub struct Session {
 
 impl Setup {
     /// Reads the certificate that `tls` names, or the self-signed one, which is made if need be.
+    /// `ask`: clients are asked for theirs; where nobody needs one, none is asked, since some
+    /// programs would trouble their users with the question.
     ///
     /// # Errors
     /// One sentence.
-    pub fn new(tls: &config::Tls) -> Result<Setup, String> {
+    pub fn new(tls: &config::Tls, ask: bool) -> Result<Setup, String> {
         let identity = Identity::load(tls)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let ticketer = aws_lc_rs::Ticketer::new()
             .map_err(|error| format!("cannot make a key for session tickets: {error}"))?;
-        let config = server_config(&provider, identity)?;
+        let config = server_config(&provider, identity, ask)?;
         Ok(Setup {
             provider,
             config,
@@ -53,12 +56,13 @@ impl Setup {
         })
     }
 
-    /// Reads the certificate again. Sessions that began before keep theirs.
+    /// Reads the certificate again. Sessions that began before keep theirs. `ask` as in
+    /// [`Setup::new`].
     ///
     /// # Errors
     /// One sentence; nothing has changed.
-    pub fn reload(&mut self, tls: &config::Tls) -> Result<(), String> {
-        self.config = server_config(&self.provider, Identity::load(tls)?)?;
+    pub fn reload(&mut self, tls: &config::Tls, ask: bool) -> Result<(), String> {
+        self.config = server_config(&self.provider, Identity::load(tls)?, ask)?;
         Ok(())
     }
 
@@ -105,12 +109,21 @@ impl Session {
 fn server_config(
     provider: &Arc<CryptoProvider>,
     identity: Identity,
+    ask: bool,
 ) -> Result<Arc<ServerConfig>, String> {
     let Identity { chain, key, from } = identity;
     let fingerprint = chain.first().map(certificate::fingerprint);
     let config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13, &TLS12])
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+        .and_then(|builder| {
+            let builder = match ask {
+                true => {
+                    builder.with_client_cert_verifier(Arc::new(AnyCertificate(provider.clone())))
+                }
+                false => builder.with_no_client_auth(),
+            };
+            builder.with_single_cert(chain, key)
+        });
     let mut config = config.map_err(|error| match error {
         Error::InconsistentKeys(_) => format!("{from}: the key is not that of the certificate"),
         error => format!("cannot use {from}: {error}"),
@@ -119,9 +132,8 @@ fn server_config(
     config.send_tls13_tickets = TICKETS_OF_CONTROL;
     // Sessions are remembered by the client, in tickets: nothing here runs out.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    log::info!(
-        "{from} has the SHA-256 fingerprint {}",
-        fingerprint.unwrap_or_default()
-    );
+    if let Some(fingerprint) = fingerprint {
+        log::info!("{from} has the SHA-256 fingerprint {fingerprint}");
+    }
     Ok(Arc::new(config))
 }
