@@ -32,6 +32,8 @@ pub struct Config {
     pub tls: Tls,
     /// Permission bits that new files and directories do not get.
     pub umask: u32,
+    /// What is on the disk when an upload is answered with 226.
+    pub durability: Durability,
     /// How much of everything.
     pub limits: Limits,
 }
@@ -73,6 +75,18 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// What is on the disk when an upload is answered with 226.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The file and its name.
+    #[default]
+    Full,
+    /// The file. After a crash of the machine, the name may still have its old content.
+    Data,
+    /// Nothing for sure: it is where the system puts it, and the system writes it when it likes.
+    None,
+}
+
 /// Whether strangers may reach a listener at this address.
 pub fn is_public(address: &SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
@@ -98,6 +112,12 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Sessions per address (IPv6: per /64). Loopback has no such limit.
     pub sessions_per_address_max: usize,
+    /// Connections that have not logged in; when there are more, the oldest of them goes.
+    pub before_login_max: usize,
+    /// Wrong passwords in one session; the last of them closes the connection.
+    pub wrong_passwords_max: u8,
+    /// How long the answer to a wrong password waits. Nobody else does.
+    pub wrong_password_delay: Duration,
     /// From the connection to the login.
     pub login_timeout: Duration,
     /// A TLS handshake, on control and data connections: it is two round trips and less than a
@@ -130,6 +150,14 @@ pub struct Limits {
     /// REST or APPE onto a file copies what stays; more than this only where the file system can
     /// share blocks.
     pub copy_bytes_max: u64,
+    /// How long what arrived of an interrupted upload is kept to be continued.
+    pub partial_keep: Duration,
+    /// Free bytes on the disk that no upload uses up; `None`: the smaller of 1 GiB and 1 % of it.
+    pub min_free_bytes: Option<u64>,
+    /// What all sessions together move per second; `None`: as much as they can.
+    pub rate_bytes_per_s: Option<u64>,
+    /// What each session moves per second; `None`: as much as it can.
+    pub session_rate_bytes_per_s: Option<u64>,
     /// Background threads for digests and copies.
     pub background_threads: usize,
 }
@@ -139,6 +167,9 @@ impl Default for Limits {
         Limits {
             sessions_max: 10_000,
             sessions_per_address_max: 64,
+            before_login_max: 512,
+            wrong_passwords_max: 3,
+            wrong_password_delay: Duration::from_secs(1),
             login_timeout: Duration::from_secs(30),
             tls_handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(15 * 60),
@@ -154,6 +185,10 @@ impl Default for Limits {
             replies_bytes_max: 64 * 1024,
             passive_ports_chosen: 64,
             copy_bytes_max: 256 << 20,
+            partial_keep: Duration::from_secs(24 * 60 * 60),
+            min_free_bytes: None,
+            rate_bytes_per_s: None,
+            session_rate_bytes_per_s: None,
             background_threads: 2,
         }
     }
@@ -172,6 +207,7 @@ impl Default for Config {
             active: true,
             tls: Tls::default(),
             umask: 0o022,
+            durability: Durability::default(),
             limits: Limits::default(),
         }
     }
