@@ -114,3 +114,44 @@ fn what_cannot_be_started_is_one_sentence_and_code_2() {
         assert_eq!(first.trim().lines().count(), 1, "{}", done.stderr);
     }
 }
+
+#[test]
+fn a_configuration_file_says_what_options_say_and_options_win() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("hauld.toml");
+    let config = config.to_str().expect("text");
+    fs::write(
+        config,
+        "listen = \"192.0.2.1:0\"\nanonymous = \"read\"\nmax-sessions = 1\n",
+    )
+    .expect("writing");
+    let server = Server::start(&["--config", config]);
+    let mut first = Control::login(server.addr());
+    assert_eq!(first.command("MKD d").code, 550);
+    assert_eq!(Control::open(server.addr()).reply().code, 421);
+    first.quit();
+
+    fs::write(config, "max-sessions = 5\n\nidle-timeout = \"x\"\n").expect("writing");
+    let refused = run(Command::new(env!("CARGO_BIN_EXE_hauld")).args(["--config", config]));
+    let refused = refused.expect(2);
+    let line = format!("{config}: line 3: idle-timeout: a time is");
+    assert!(refused.stderr.contains(&line), "{}", refused.stderr);
+    assert_eq!(refused.stderr.trim().lines().count(), 1);
+}
+
+#[test]
+fn the_configuration_that_is_printed_says_the_same() {
+    let hauld = |words: &[&str]| {
+        run(Command::new(env!("CARGO_BIN_EXE_hauld")).args(words))
+            .ok()
+            .stdout_text()
+    };
+    let words = ["--max-sessions", "5", "--listen", "127.0.0.1:0", "here"];
+    let printed = hauld(&[&words[..], &["--print-config"]].concat());
+    assert!(printed.contains("\nmax-sessions = 5\n"), "{printed}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("hauld.toml");
+    fs::write(&config, &printed).expect("writing");
+    let config = config.to_str().expect("text");
+    assert_eq!(hauld(&["--config", config, "--print-config"]), printed);
+}
