@@ -34,6 +34,10 @@ pub struct Config {
     pub umask: u32,
     /// What is on the disk when an upload is answered with 226.
     pub durability: Durability,
+    /// Who the process becomes, once its ports are open.
+    pub run_as: Option<RunAs>,
+    /// Whether the process puts all other files out of its own reach, where the kernel can.
+    pub landlock: bool,
     /// How much of everything.
     pub limits: Limits,
 }
@@ -85,6 +89,19 @@ pub enum Durability {
     Data,
     /// Nothing for sure: it is where the system puts it, and the system writes it when it likes.
     None,
+}
+
+/// A user of the system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunAs {
+    /// As it was given.
+    pub name: String,
+    /// The user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its other groups.
+    pub groups: Vec<u32>,
 }
 
 /// Whether strangers may reach a listener at this address.
@@ -208,6 +225,8 @@ impl Default for Config {
             tls: Tls::default(),
             umask: 0o022,
             durability: Durability::default(),
+            run_as: None,
+            landlock: true,
             limits: Limits::default(),
         }
     }

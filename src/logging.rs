@@ -19,6 +19,7 @@ struct Queue {
     lines: SyncSender<Message>,
 }
 
+#[derive(Debug)]
 enum Message {
     Line(Level, String),
     Flush(SyncSender<()>),
@@ -26,20 +27,39 @@ enum Message {
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Makes this the log of the process.
+/// A log that keeps its lines until [`Waiting::start`].
+#[derive(Debug)]
+pub struct Waiting {
+    level: LevelFilter,
+    queue: Receiver<Message>,
+}
+
+/// Makes this the log of the process. It has no thread yet: a process gives up its rights before it
+/// has threads that could keep them, and has something to say about that.
 ///
 /// # Errors
-/// There is a log already, or the system has no thread to give.
-pub fn start(level: LevelFilter) -> io::Result<()> {
+/// There is a log already.
+pub fn prepare(level: LevelFilter) -> io::Result<Waiting> {
     let (lines, queue) = sync_channel(QUEUE_LINES);
-    let writer = SimpleLogger::new().with_level(level).with_utc_timestamps();
-    thread::Builder::new()
-        .name("log".into())
-        .spawn(move || write_lines(&writer, &queue))?;
     let log = Queue { level, lines };
     log::set_boxed_logger(Box::new(log)).map_err(io::Error::other)?;
     log::set_max_level(level);
-    Ok(())
+    Ok(Waiting { level, queue })
+}
+
+impl Waiting {
+    /// From now on lines are written.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start(self) -> io::Result<()> {
+        let Waiting { level, queue } = self;
+        let writer = SimpleLogger::new().with_level(level).with_utc_timestamps();
+        thread::Builder::new()
+            .name("log".into())
+            .spawn(move || write_lines(&writer, &queue))?;
+        Ok(())
+    }
 }
 
 fn write_lines(writer: &SimpleLogger, queue: &Receiver<Message>) {

@@ -22,6 +22,7 @@ mod pump;
 mod start;
 mod timers;
 mod tls;
+pub mod walls;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -26,7 +26,7 @@ use super::pump::Tools;
 use super::timers::Timers;
 use super::{
     LISTENERS, ONE_TIME_USER, PASSIVE, Random, SIGNAL, Server, Shared, Stopping, WAKE, World, conn,
-    listen, tls,
+    listen, tls, walls,
 };
 use crate::accounts::password::{Cost, Hash, Password};
 use crate::accounts::quota::Amount;
@@ -78,6 +78,7 @@ impl Server {
     /// # Errors
     /// A sentence for the person who started it; nothing is left half started.
     pub fn start(config: Config) -> Result<Server, StartError> {
+        walls::root_rule(&config).map_err(StartError)?;
         let dir = config.dir.display();
         let users = match (&config.users, &config.one_time_password) {
             (Some(path), _) => Some(load_users(path)?),
@@ -124,6 +125,7 @@ impl Server {
                 Some(tls::Setup::new(&config.tls, ask).map_err(StartError)?)
             }
         };
+        walls::put_up(&config).map_err(StartError)?;
         let io = |error: io::Error| cannot("start")(error);
         let poll = Poll::new().map_err(io)?;
         let registry = poll.registry().try_clone().map_err(io)?;

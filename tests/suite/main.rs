@@ -17,3 +17,4 @@ mod real_clients;
 mod resources;
 mod starting_and_stopping;
 mod tls;
+mod walls;

@@ -90,7 +90,16 @@ fn what_cannot_be_started_is_one_sentence_and_code_2() {
     let dir = tempfile::tempdir().expect("a directory");
     for (options, says) in [
         (&["--listen", &*taken][..], "another program"),
-        (&["--listen", "192.0.2.1:0"], "no address of this machine"),
+        (
+            &["--listen", "192.0.2.1:0", "--run-as", "root"],
+            "no address of this machine",
+        ),
+        (&["--listen", "0.0.0.0:0"], "--run-as"),
+        (
+            &["--listen", "[::1]:0", "--implicit-tls", "[::]:0"],
+            "--run-as",
+        ),
+        (&["--run-as", "no-such-user"], "no user no-such-user"),
         (&["--listen", "nonsense"], "nonsense"),
         (&["--listen", "127.0.0.1"], "127.0.0.1"),
         (&["--listen", "127.0.0.1:65536"], "65536"),
@@ -102,6 +111,8 @@ fn what_cannot_be_started_is_one_sentence_and_code_2() {
         (&["--idle-timeout", "0"], "a time is"),
         (&["--idle-timeout", "1x"], "a time is"),
         (&["--passive-address", "300.0.0.1"], "300.0.0.1"),
+        (&["--tls-cert", "x"], "--tls-key"),
+        (&["--landlock", "perhaps"], "auto, off"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hauld"));
         if options[0] != "--listen" {

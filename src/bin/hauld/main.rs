@@ -1,6 +1,7 @@
 //! `hauld`, the server: arguments, a configuration, a server, run. The only place that exits.
 
 mod given;
+mod identity;
 mod options;
 mod user;
 
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use given::Given;
 use haul::accounts::password::Password;
+use haul::config::Config;
 use haul::server::{ONE_TIME_USER, Server};
 use options::DEFAULT_DIR;
 
@@ -69,13 +71,15 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         let _ = std::io::stdout().write_all(given.as_file().as_bytes());
         return Ok(());
     }
-    haul::logging::start(settings.log_level).map_err(|error| error.to_string())?;
+    let log = haul::logging::prepare(settings.log_level).map_err(|error| error.to_string())?;
     // Files and directories are made with the permission bits that the session says.
     rustix::process::umask(rustix::fs::Mode::empty());
     let config = settings.into_config()?;
-    make_default(&config.dir)?;
+    make_default(&config)?;
     let (dir, password) = (config.dir.clone(), config.one_time_password.clone());
-    let server = Server::start(config).map_err(|error| error.to_string())?;
+    let server = Server::start(config);
+    log.start().map_err(|error| error.to_string())?;
+    let server = server.map_err(|error| error.to_string())?;
     let addresses = server.addresses().map_err(|error| error.to_string())?;
     let mut out = std::io::stdout().lock();
     for &(address, implicit_tls) in &addresses {
@@ -113,12 +117,17 @@ fn invite(address: SocketAddr, password: &Password) {
 }
 
 /// Whoever only tries it out need not make a directory first.
-fn make_default(dir: &Path) -> Result<(), String> {
+fn make_default(config: &Config) -> Result<(), String> {
+    let dir = &config.dir;
     if dir != Path::new(DEFAULT_DIR) || dir.exists() {
         return Ok(());
     }
     let cannot = |error: std::io::Error| format!("cannot make {}: {error}", dir.display());
     std::fs::create_dir(dir).map_err(cannot)?;
     let mode = rustix::fs::Mode::from_raw_mode(0o755);
-    rustix::fs::chmod(dir, mode).map_err(|error| cannot(error.into()))
+    rustix::fs::chmod(dir, mode).map_err(|error| cannot(error.into()))?;
+    if let Some(user) = &config.run_as {
+        std::os::unix::fs::chown(dir, Some(user.uid), Some(user.gid)).map_err(cannot)?;
+    }
+    Ok(())
 }

@@ -15,6 +15,8 @@ use haul::config::{self, Config, Tls, TlsFiles, TlsLevel};
 use haul::text::duration;
 use log::LevelFilter;
 
+use crate::identity;
+
 /// What is served where nothing is said.
 pub const DEFAULT_DIR: &str = "haul-data";
 
@@ -288,6 +290,27 @@ pub const ROWS: &[Row] = &[
                 _ => Err("at most 256 threads, please".to_string()),
             });
             put(&mut it.config.limits.background_threads, threads)
+        },
+    },
+    Row {
+        name: "run-as",
+        place: Both,
+        kind: Text,
+        value: "USER[:GROUP]",
+        default: None,
+        help: "Who to become, when started as root, once the ports are open",
+        set: |it, text| put_some(&mut it.config.run_as, identity::run_as(text)),
+    },
+    Row {
+        name: "landlock",
+        place: Both,
+        kind: Text,
+        value: "auto|off",
+        default: Some("auto"),
+        help: "Whether hauld puts all other files out of its own reach, where the kernel can",
+        set: |it, text| {
+            let answers = [("auto", true), ("off", false)];
+            put(&mut it.config.landlock, word(text, &answers))
         },
     },
     Row {
