@@ -27,7 +27,7 @@ const KNOWN: ABI = ABI::V6;
 pub fn put_up(config: &Config) -> Result<(), String> {
     match &config.run_as {
         Some(user) => become_user(user)?,
-        None if is_root() => log::warn!("this runs as root; --run-as USER gives that up"),
+        None if is_root() => log::warn!("this runs as root; --run-as gives that up"),
         None => {}
     }
     // hauld starts no other program; if it is made to, that one gains nothing by a setuid bit.
@@ -52,8 +52,8 @@ pub fn root_rule(config: &Config) -> Result<(), String> {
     let strangers = config.listen.iter().chain(&config.tls.implicit);
     if config.run_as.is_none() && is_root() && strangers.into_iter().any(is_public) {
         return Err(
-            "root does not serve strangers: give --run-as USER, with a user that owns what is \
-             served and nothing else (--run-as root keeps root all the same)"
+            "root does not serve strangers: give --run-as with a user that owns what is served \
+             and nothing else (--run-as root keeps root all the same)"
                 .to_string(),
         );
     }
