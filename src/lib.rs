@@ -13,7 +13,7 @@
 //! | [`server`] | the I/O shell: one mio reactor, a slab of connections, TLS, timers, background threads | verbs |
 //! | [`client`] | the blocking client behind `haul` | everything of the server |
 //! | [`config`], [`logging`] | limits with their reasons; a log that cannot block | |
-//! | [`text`] | values on command lines, for both programs | |
+//! | [`text`], [`fingerprint`] | values on command lines, for both programs | |
 //!
 //! `bin/hauld` turns arguments into a [`config::Config`] and runs a [`server::Server`]; `bin/haul`
 //! turns arguments into calls of [`client`].
@@ -47,6 +47,7 @@
 pub mod accounts;
 pub mod client;
 pub mod config;
+pub mod fingerprint;
 pub mod logging;
 pub mod proto;
 pub mod server;

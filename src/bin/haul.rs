@@ -1,11 +1,17 @@
 //! `haul`: moves files to and from any FTP server, and at their best to and from `hauld`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use haul::client::known_hosts::KnownHosts;
 use haul::client::server::Secret;
+use haul::client::tls::Level;
+use haul::client::trust::Trust;
 use haul::client::{Client, Command, Error, Exit, Server, Settings, commands, prompt};
+use haul::fingerprint::Fingerprint;
 use haul::text::duration;
 
 /// Move files to and from an FTP server.
@@ -14,7 +20,7 @@ use haul::text::duration;
 #[derive(Parser)]
 #[command(version, after_help = AFTER_HELP, disable_help_subcommand = true, args_override_self = true)]
 struct Arguments {
-    /// The server: [ftp://][user[:password]@]host[:port]; port 21 unless given
+    /// The server: [ftp://|ftps://][user[:password]@]host[:port]; port 21, or 990 with ftps://
     #[arg(long, global = true, value_name = "SERVER")]
     server: Option<String>,
 
@@ -29,6 +35,22 @@ struct Arguments {
     /// Print errors only
     #[arg(long, global = true)]
     quiet: bool,
+
+    /// Whether to use TLS with ftp://; with ftps:// always
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "auto")]
+    tls: Level,
+
+    /// Trust only what the certificates in this file have signed
+    #[arg(long, global = true, value_name = "PEM")]
+    ca_file: Option<PathBuf>,
+
+    /// Trust only the certificate with this SHA-256 fingerprint, whoever signed it
+    #[arg(long, global = true, value_name = "SHA256", conflicts_with = "ca_file")]
+    fingerprint: Option<Fingerprint>,
+
+    /// Where trusted certificates are remembered [default: ~/.config/haul/known_hosts]
+    #[arg(long, global = true, value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
 
     /// Allow a password to be sent in clear to another machine
     #[arg(long, global = true)]
@@ -82,10 +104,24 @@ fn client(arguments: &Arguments) -> Result<Client, Error> {
             None => Server::default(),
         },
     };
+    let explicit = arguments.ca_file.is_some() || arguments.fingerprint.is_some();
+    if arguments.tls == Level::Off && (explicit || server.implicit_tls) {
+        return Err(Error::usage(
+            "--tls off does not go with ftps://, --ca-file or --fingerprint",
+        ));
+    }
+    let known = arguments.known_hosts.clone().map(KnownHosts::new);
+    let trust = Trust::new(
+        arguments.fingerprint,
+        arguments.ca_file.as_deref(),
+        known.or_else(KnownHosts::of_user),
+    )?;
     let settings = Settings {
         timeout: arguments.timeout,
         verbose: arguments.verbose,
         quiet: arguments.quiet,
+        tls: arguments.tls,
+        trust: Arc::new(trust),
         insecure_plaintext: arguments.insecure_plaintext,
         password: password()?,
     };

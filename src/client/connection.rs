@@ -4,12 +4,9 @@
 //! of files; bodies on the control connection are moved by `transfer`, which asks here for the
 //! bytes that were already read.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
-
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 
 use crate::proto::line::LINE_BYTES_MAX;
 use crate::proto::reply::{NotAReply, Parser, Part, unquoted};
@@ -17,6 +14,8 @@ use crate::proto::reply::{NotAReply, Parser, Part, unquoted};
 use super::error::{Error, Exit, plain, shown};
 use super::reply::{Features, Line, Reply};
 use super::server::{Server, one_line};
+use super::stream::Stream;
+use super::{Settings, auth, tls};
 
 /// The longest reply line, its end included.
 const REPLY_LINE_BYTES_MAX: usize = 8192;
@@ -27,7 +26,9 @@ const SALVAGE_TIME: Duration = Duration::from_secs(2);
 
 /// A control connection that is logged in.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    /// What its data connections share with it, inside TLS.
+    tls: Option<tls::Session>,
     peer: SocketAddr,
     timeout: Duration,
     verbose: bool,
@@ -40,18 +41,24 @@ pub struct Connection {
     pub is_binary: bool,
     /// The server does not know EPSV.
     pub epsv_refused: bool,
+    /// PROT P was set.
+    pub protects_data: bool,
     lost: bool,
 }
 
 impl Connection {
-    /// Connects and waits for the greeting.
+    /// Connects, waits for the greeting, and begins TLS as far as `settings` want it.
     ///
     /// # Errors
-    /// [`Exit::CannotConnect`], whatever the reason.
-    pub fn open(server: &Server, timeout: Duration, verbose: bool) -> Result<Connection, Error> {
+    /// [`Exit::Trust`] if it is for TLS, otherwise [`Exit::CannotConnect`], whatever the reason.
+    pub fn open(server: &Server, settings: &Settings) -> Result<Connection, Error> {
         let connect = || {
+            let timeout = settings.timeout;
             let stream = tcp(server, timeout)?;
-            let mut connection = Connection::over(stream, timeout, verbose)?;
+            let mut connection = Connection::over(stream, timeout, settings.verbose)?;
+            if server.implicit_tls {
+                connection.begin_tls(tls::Session::new(server, &settings.trust)?)?;
+            }
             let greeting = connection.read_reply()?;
             // 120: the server asks for patience; the greeting follows (RFC 959 section 5.4).
             let greeting = match greeting.code {
@@ -59,12 +66,18 @@ impl Connection {
                 _ => greeting,
             };
             greeting.success()?;
+            if !server.implicit_tls {
+                auth::ask_for_tls(&mut connection, server, settings)?;
+            }
             Ok(connection)
         };
         connect().map_err(|error: Error| {
-            error
-                .about(format_args!("cannot connect to {server}"))
-                .exit(Exit::CannotConnect)
+            let exit = match error.exit {
+                Exit::Trust | Exit::Usage => error.exit,
+                _ => Exit::CannotConnect,
+            };
+            let error = error.about(format_args!("cannot connect to {server}"));
+            error.exit(exit)
         })
     }
 
@@ -76,7 +89,8 @@ impl Connection {
         };
         let peer = prepare().map_err(|e| Error::broken(plain(&e)))?;
         Ok(Connection {
-            stream,
+            stream: Stream::new(stream),
+            tls: None,
             peer,
             timeout,
             verbose,
@@ -86,6 +100,7 @@ impl Connection {
             features: Features::default(),
             is_binary: false,
             epsv_refused: false,
+            protects_data: false,
             lost: false,
         })
     }
@@ -95,9 +110,46 @@ impl Connection {
         self.peer.ip().to_canonical()
     }
 
-    /// The socket, for a body on the control connection.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
+    /// What carries it, for a body on the control connection.
+    pub fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    /// TLS for its data connections; `None` if it is in clear itself.
+    pub fn tls(&self) -> Option<&tls::Session> {
+        self.tls.as_ref()
+    }
+
+    /// Puts everything that follows inside TLS.
+    ///
+    /// # Errors
+    /// There is no TLS, or not with this server.
+    pub fn begin_tls(&mut self, session: tls::Session) -> Result<(), Error> {
+        if !self.held.is_empty() {
+            // Whoever put them there wants them to be taken for the server's words inside TLS.
+            self.give_up();
+            return Err(Error::new(
+                Exit::Trust,
+                "bytes came in clear behind the server's answer to AUTH, as from somebody in \
+                 between; nothing was sent",
+            ));
+        }
+        let begun = session.begin(&mut self.stream, self.timeout);
+        begun.map_err(|why| {
+            self.give_up();
+            tls::error(&why, self.timeout)
+        })?;
+        if self.verbose {
+            note(format_args!(
+                "* {}",
+                self.stream.agreed().unwrap_or_default()
+            ));
+        }
+        let socket = self.stream.socket();
+        let set = socket.set_write_timeout(Some(self.timeout));
+        set.map_err(|e| Error::broken(plain(&e)))?;
+        self.tls = Some(session);
+        Ok(())
     }
 
     /// The longest wait for anything.
@@ -105,10 +157,20 @@ impl Connection {
         self.timeout
     }
 
+    /// Shows what was agreed on for a data connection, to whoever wants to see the dialogue.
+    pub fn note_data(&self, data: &Stream) {
+        if self.verbose {
+            note(format_args!(
+                "* data: {}",
+                data.agreed().unwrap_or_default()
+            ));
+        }
+    }
+
     /// Marks the connection as unusable: the position in the stream is lost, or it is closed.
     pub fn give_up(&mut self) {
         self.lost = true;
-        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        let _ = self.stream.socket().shutdown(std::net::Shutdown::Both);
     }
 
     /// Whether commands can no longer be sent.
@@ -215,7 +277,7 @@ impl Connection {
         if self.lost {
             return Err(Error::broken("the connection to the server is closed"));
         }
-        if let Err(error) = self.stream.write_all(bytes) {
+        if let Err(error) = self.stream.send_all(bytes) {
             return Err(self.salvage(&error));
         }
         Ok(())
@@ -326,8 +388,14 @@ impl Connection {
             }
             let read = self
                 .stream
+                .socket()
                 .set_read_timeout(Some(left))
                 .and_then(|()| self.stream.read(&mut chunk));
+            let read = match read {
+                // Replies say themselves where they end.
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+                read => read,
+            };
             match read {
                 Ok(0) => {
                     self.give_up();
@@ -366,15 +434,7 @@ impl Connection {
 
     /// Whether a reply, or the end of the connection, has arrived. It never waits.
     pub fn has_input(&mut self) -> bool {
-        if !self.held.is_empty() {
-            return true;
-        }
-        // Not by making the socket non-blocking: that would hold for whoever shares it as well, and
-        // for good if the way back failed.
-        let mut byte = [0];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let peeked = recv(&self.stream, &mut byte, flags);
-        !matches!(peeked, Err(Errno::WOULDBLOCK | Errno::INTR))
+        !self.held.is_empty() || self.stream.has_input()
     }
 
     /// A name out of a reply: hauld doubles FF there as Telnet wants it.
@@ -437,6 +497,7 @@ impl Connection {
     pub fn quit(mut self) {
         if !self.lost && self.send("QUIT", None).is_ok() {
             let _ = self.read_reply_until(Instant::now() + SALVAGE_TIME.min(self.timeout));
+            let _ = self.stream.finish();
         }
     }
 }

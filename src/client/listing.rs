@@ -14,7 +14,7 @@ use super::data;
 use super::error::{Error, Exit};
 use super::local::{is_plain_name, joined};
 use super::reply::{Line, Reply};
-use super::transfer::{self, drain, go_ahead, modification};
+use super::transfer::{self, drain, modification};
 
 /// The only reply to MLST and SIZE that means that nothing of that name is there.
 const NOTHING_THERE: u16 = 550;
@@ -84,9 +84,9 @@ fn lines_of(
     path: Option<&[u8]>,
     take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let data = data::open(c)?;
+    let mut data = data::open(c)?;
     c.send(verb, path)?;
-    go_ahead(c)?;
+    data::go_ahead(c, &mut data)?;
     let mut held: Vec<u8> = Vec::new();
     let mut each_line = |held: &mut Vec<u8>| {
         let mut from = 0;
@@ -101,7 +101,7 @@ fn lines_of(
             false => Ok(()),
         }
     };
-    let mut drained = drain(c, &data, &mut |chunk| {
+    let mut drained = drain(c, &mut data, &mut |chunk| {
         held.extend_from_slice(chunk);
         each_line(&mut held)
     });

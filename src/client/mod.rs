@@ -1,8 +1,10 @@
 //! The client: a small blocking one, for any FTP server.
 //!
 //! In reading order: [`error`] is what can go wrong, with the exit codes; [`server`] the address;
-//! [`connection`] the control connection and [`reply`] what comes back on it; [`data`] the second
-//! connection, where it must be; [`transfer`] one file in either direction; [`listing`]
+//! [`connection`] the control connection and [`reply`] what comes back on it; [`auth`] when it goes
+//! inside TLS, which is [`tls`], [`trust`] with which servers, and [`known_hosts`] what is remembered
+//! of them; [`data`] the second connection, where it must be, and [`stream`] what both are;
+//! [`transfer`] one file in either direction; [`listing`]
 //! directories; [`local`] the files of this machine and [`interrupt`] what signals do to them;
 //! [`progress`] the bar; [`commands`] what the
 //! user can ask for and [`show`] the listings for people; [`prompt`] the same line by line.
@@ -12,11 +14,13 @@
 //! timeout. It believes a server nothing
 //! that it can check, and it prints nothing of what a server says without escaping it.
 
+pub mod auth;
 pub mod commands;
 pub mod connection;
 pub mod data;
 pub mod error;
 pub mod interrupt;
+pub mod known_hosts;
 pub mod listing;
 pub mod local;
 pub mod progress;
@@ -24,9 +28,13 @@ pub mod prompt;
 pub mod reply;
 pub mod server;
 pub mod show;
+pub mod stream;
+pub mod tls;
 pub mod transfer;
+pub mod trust;
 
 use std::io::{IsTerminal, Write, stderr};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use commands::Command;
@@ -36,6 +44,7 @@ pub use server::Server;
 use connection::Connection;
 use error::shown;
 use server::Secret;
+use trust::Trust;
 
 /// How the client behaves, whatever it is asked for.
 #[derive(Debug, Clone)]
@@ -46,6 +55,10 @@ pub struct Settings {
     pub verbose: bool,
     /// Only errors.
     pub quiet: bool,
+    /// Whether to use TLS where the address does not say it.
+    pub tls: tls::Level,
+    /// Which certificates are good enough.
+    pub trust: Arc<Trust>,
     /// A password may cross a network in clear.
     pub insecure_plaintext: bool,
     /// From the environment; the URL's comes first.
@@ -130,19 +143,17 @@ impl Client {
     }
 
     fn connect(&mut self) -> Result<Connection, Error> {
-        let Settings {
-            timeout, verbose, ..
-        } = self.settings;
-        let mut c = Connection::open(&self.server, timeout, verbose)?;
+        let mut opened = Connection::open(&self.server, &self.settings);
+        if opened.is_err() && self.settings.trust.reconsider(&self.server.to_string()) {
+            opened = Connection::open(&self.server, &self.settings);
+        }
+        let mut c = opened?;
         match self.server.user.clone() {
             None => c.login(b"anonymous", || Ok(b"haul@".to_vec()))?,
             Some(user) => {
-                if !c.peer().is_loopback() && !self.settings.insecure_plaintext {
-                    return Err(Error::new(
-                        Exit::Trust,
-                        "a password is not sent in clear to another machine, and this version \
-                         has no TLS yet; --insecure-plaintext sends it all the same",
-                    ));
+                let is_seen = c.tls().is_none() && !c.peer().is_loopback();
+                if is_seen && !self.settings.insecure_plaintext {
+                    return Err(Error::new(Exit::Trust, self.no_password_in_clear()));
                 }
                 c.login(&user, || self.password(&user))?;
             }
@@ -151,6 +162,17 @@ impl Client {
             c.cd(directory)?;
         }
         Ok(c)
+    }
+
+    fn no_password_in_clear(&self) -> String {
+        let why = match self.settings.tls {
+            tls::Level::Off => "--tls off was given",
+            _ => "the server offers no TLS",
+        };
+        format!(
+            "{why}, and a password is not sent in clear to another machine; --insecure-plaintext \
+             sends it all the same"
+        )
     }
 
     fn password(&mut self, user: &[u8]) -> Result<Vec<u8>, Error> {

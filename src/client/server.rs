@@ -7,8 +7,10 @@ use std::net::Ipv6Addr;
 
 use super::error::Error;
 
-/// The default server's port; `ftp://host` and a bare host mean 21.
+/// What `ftp://host` and a bare host mean.
 const FTP_PORT: u16 = 21;
+/// What `ftps://host` means.
+const FTPS_PORT: u16 = 990;
 
 /// Where to connect and who to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct Server {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// TLS begins at once, without being asked for.
+    pub implicit_tls: bool,
     /// `None`: anonymous.
     pub user: Option<Vec<u8>>,
     /// As it stood in the URL.
@@ -55,6 +59,7 @@ impl Default for Server {
         Server {
             host: "127.0.0.1".to_owned(),
             port: 8080,
+            implicit_tls: false,
             user: None,
             password: None,
         }
@@ -72,31 +77,32 @@ impl fmt::Display for Server {
 }
 
 impl Server {
-    /// Reads `[ftp://][user[:password]@]host[:port]`. User and password may be percent-encoded.
+    /// Reads `[ftp://|ftps://][user[:password]@]host[:port]`. User and password may be
+    /// percent-encoded.
     ///
     /// # Errors
     /// A usage error that says what is wrong; it never shows a password.
     pub fn parse(text: &str) -> Result<Server, Error> {
-        let rest = match text.split_once("://") {
-            None => text,
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("ftp") => rest,
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("ftps") => {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("ftp", text));
+        let (implicit_tls, port) = match scheme.to_ascii_lowercase().as_str() {
+            "ftp" => (false, FTP_PORT),
+            "ftps" => (true, FTPS_PORT),
+            _ => {
                 return Err(Error::usage(
-                    "ftps:// needs TLS, which this version does not have yet; \
-                     use ftp:// on a network you trust",
+                    "--server: the URL must begin with ftp:// or ftps://",
                 ));
             }
-            Some(_) => return Err(Error::usage("--server: the URL must begin with ftp://")),
         };
         let (login, address) = match rest.rsplit_once('@') {
             Some((login, address)) => (Some(login), address),
             None => (None, rest),
         };
         let address = address.strip_suffix('/').unwrap_or(address);
-        let (host, port) = host_and_port(address)?;
+        let (host, port) = host_and_port(address, port)?;
         let mut server = Server {
             host,
             port,
+            implicit_tls,
             user: None,
             password: None,
         };
@@ -116,13 +122,13 @@ impl Server {
     }
 }
 
-fn host_and_port(address: &str) -> Result<(String, u16), Error> {
+fn host_and_port(address: &str, default: u16) -> Result<(String, u16), Error> {
     let bad = |why: &str| Err(Error::usage(format!("--server: {why}")));
     if address.contains('/') {
         return bad("a path does not belong here; write it behind the command");
     }
     if address.parse::<Ipv6Addr>().is_ok() {
-        return Ok((address.to_owned(), FTP_PORT));
+        return Ok((address.to_owned(), default));
     }
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -142,7 +148,7 @@ fn host_and_port(address: &str) -> Result<(String, u16), Error> {
         return bad("there is no host in it");
     }
     match port.map(str::parse::<u16>) {
-        None => Ok((host.to_owned(), FTP_PORT)),
+        None => Ok((host.to_owned(), default)),
         Some(Ok(port)) if port != 0 => Ok((host.to_owned(), port)),
         Some(_) => bad("the port must be a number from 1 to 65535"),
     }
@@ -207,10 +213,20 @@ mod tests {
         check("FTP://me@example.org", "example.org", 21, Some(b"me"), None);
         check("me:s:e%40c@h:99", "h", 99, Some(b"me"), Some(b"s:e@c"));
         check("a@b:c@h", "h", 21, Some(b"a@b"), Some(b"c"));
+        check("ftps://example.org", "example.org", 990, None, None);
+        check("FTPS://me@h:99/", "h", 99, Some(b"me"), None);
+        check("ftps://::1", "::1", 990, None, None);
         check("[::1]:2121", "::1", 2121, None, None);
         check("[::1]", "::1", 21, None, None);
         check("::1", "::1", 21, None, None);
         check("me:%ff@h", "h", 21, Some(b"me"), Some(b"\xff"));
+    }
+
+    #[test]
+    fn only_ftps_begins_with_tls() {
+        let implicit = |text| Server::parse(text).unwrap().implicit_tls;
+        assert!(implicit("ftps://h:21") && implicit("FTPS://h"));
+        assert!(!implicit("ftp://h:990") && !implicit("h:990"));
     }
 
     #[test]
@@ -225,7 +241,7 @@ mod tests {
             "",
             "ftp://",
             "http://h",
-            "ftps://h",
+            "ftps://",
             "h/path",
             "[::1",
             "[::1]x",

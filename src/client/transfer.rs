@@ -3,9 +3,8 @@
 //! The way is chosen in one place for each direction. Nothing here knows where bytes come from or
 //! go to on this machine; lengths that the server states are checked against what arrived.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
 
 use crate::proto::line::number;
 use crate::proto::time;
@@ -17,6 +16,7 @@ use super::error::{Error, Exit, plain};
 use super::local::spooled;
 use super::progress::Progress;
 use super::reply::Reply;
+use super::stream::Stream;
 
 /// Bytes moved at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -90,15 +90,21 @@ fn body(
     sink.write_all(&held).map_err(|e| Error::local(&e))?;
     left -= held.len() as u64;
     progress.advance(held.len());
-    let timeout = Some(c.timeout());
-    let wait = c.stream().set_read_timeout(timeout);
+    let timeout = c.timeout();
+    let wait = c.stream().socket().set_read_timeout(Some(timeout));
     wait.map_err(|e| Error::broken(plain(&e)))?;
+    let mut deadline = Instant::now() + timeout;
     let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(left).unwrap_or(CHUNK_BYTES))];
     while left > 0 {
         let window = buffer
             .len()
             .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let n = match c.stream().read(&mut buffer[..window]) {
+        let read = match c.stream().read(&mut buffer[..window]) {
+            // The length was stated, so it does not matter in what manner it ends.
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(0),
+            read => read,
+        };
+        let n = match read {
             Ok(0) => {
                 return Err(Error::broken(format!(
                     "the connection ended after {} of {bytes} bytes",
@@ -106,8 +112,8 @@ fn body(
                 )));
             }
             Ok(n) => n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) if super::connection::timed_out(&e) => return Err(c.stalled("sent nothing")),
+            Err(e) if e.kind() == ErrorKind::Interrupted && Instant::now() < deadline => continue,
+            Err(e) if data::is_wait(&e) => return Err(c.stalled("sent nothing")),
             Err(e) => {
                 return Err(Error::broken(format!(
                     "the connection broke: {}",
@@ -118,6 +124,7 @@ fn body(
         sink.write_all(&buffer[..n]).map_err(|e| Error::local(&e))?;
         left -= n as u64;
         progress.advance(n);
+        deadline = Instant::now() + timeout;
     }
     Ok(())
 }
@@ -138,15 +145,15 @@ fn retrieve(
         true => modification(&c.command("MDTM", Some(path))?),
         false => None,
     };
-    let data = data::open(c)?;
+    let mut data = data::open(c)?;
     c.send("RETR", Some(path))?;
-    let reply = go_ahead(c)?;
+    let reply = data::go_ahead(c, &mut data)?;
     let announced = length_in_150(reply.text()).or(size);
     if let Some(bytes) = announced {
         progress.expect(bytes);
     }
     let mut bytes = 0u64;
-    let moved = drain(c, &data, &mut |chunk| {
+    let moved = drain(c, &mut data, &mut |chunk| {
         bytes += chunk.len() as u64;
         if let Some(announced) = announced.filter(|&announced| announced < bytes) {
             return Err(Error::broken(format!(
@@ -178,19 +185,23 @@ fn retrieve(
     }
 }
 
-/// Reads a data connection to its end.
+/// Reads a data connection to its end, and says that it is.
 ///
 /// # Errors
 /// It breaks, or `take` fails.
 pub fn drain(
     c: &mut Connection,
-    data: &TcpStream,
+    data: &mut Stream,
     take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         match data::receive(c, data, &mut buffer)? {
-            0 => return Ok(()),
+            0 => {
+                // Some servers wait for it; if it cannot be said, nothing is lost.
+                let _ = data.finish();
+                return Ok(());
+            }
             n => take(&buffer[..n])?,
         }
     }
@@ -395,14 +406,14 @@ fn upload_waiting(
 /// STOR over a data connection. Returns the number of bytes.
 fn store(
     c: &mut Connection,
-    data: TcpStream,
+    mut data: Stream,
     path: &[u8],
     source: &mut dyn Read,
     bytes_min: u64,
     progress: &mut Progress,
 ) -> Result<u64, Error> {
     c.send("STOR", Some(path))?;
-    go_ahead(c)?;
+    data::go_ahead(c, &mut data)?;
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut bytes = 0u64;
     loop {
@@ -415,20 +426,24 @@ fn store(
             Ok(n) => n,
             Err(error) => {
                 // To a server an orderly end means a complete file, so this must not be one.
-                let _ = socket2::SockRef::from(&data).set_linger(Some(Duration::ZERO));
+                let _ = socket2::SockRef::from(data.socket()).set_linger(Some(Duration::ZERO));
                 drop(data);
                 let _ = c.read_reply();
                 return Err(error);
             }
         };
-        if let Sent::Answered(reply) = data::send(c, Some(&data), &buffer[..n])? {
+        if let Sent::Answered(reply) = data::send(c, Some(&mut data), &buffer[..n])? {
             return Err(early(c, &reply));
         }
         bytes += n as u64;
         progress.advance(n);
     }
-    let _ = data.shutdown(Shutdown::Write);
+    if let Err(error) = data.finish() {
+        return Err(c.salvage(&error));
+    }
     let reply = c.read_reply()?;
+    // For the tickets that the server may have sent on it.
+    data.has_input();
     drop(data);
     outcome(c, reply)?;
     Ok(bytes)
@@ -445,7 +460,7 @@ fn early(c: &mut Connection, reply: &Reply) -> Error {
 fn read_some(source: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, Error> {
     loop {
         match source.read(buffer) {
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             read => return read.map_err(|e| Error::local(&e)),
         }
     }

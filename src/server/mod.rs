@@ -37,8 +37,17 @@ use signal_hook::consts::{SIGHUP, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
+<<<<<<< HEAD
 use crate::config::Config;
 use crate::session::{Action, Context, Input};
+=======
+use crate::accounts::password::{Cost, Hash, Password};
+use crate::accounts::quota::Amount;
+use crate::accounts::users::{User, Users};
+use crate::config::{Config, TlsLevel};
+use crate::fingerprint::Fingerprint;
+use crate::session::{Action, Context, Input, Session};
+>>>>>>> c7c1ab1 (haul inside TLS: ftps://, AUTH by itself, and which certificates it trusts)
 use crate::storage::root::Root;
 use accept::{Listener, counted};
 use background::Background;
@@ -220,6 +229,12 @@ impl Server {
             .iter()
             .map(|listener| Ok((listener.socket.local_addr()?, listener.implicit_tls)))
             .collect()
+    }
+
+    /// What clients can recognise its certificate by, if it has TLS.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        let tls = self.shared.tls.as_ref();
+        tls.and_then(tls::Setup::fingerprint)
     }
 
     /// Serves until it is told to stop by a signal: SIGTERM or SIGINT let transfers end first, a

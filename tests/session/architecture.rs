@@ -10,7 +10,7 @@ const LINES_MAX: usize = 650;
 const LINES_WANTED: usize = 500;
 
 /// Which modules each may name.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("proto", &[]),
     ("storage", &["proto"]),
     // For `VirtualPath`: a home is one.
@@ -19,11 +19,19 @@ const EDGES: [(&str, &[&str]); 10] = [
     ("session", &["proto", "storage", "accounts", "config"]),
     (
         "server",
-        &["session", "proto", "storage", "accounts", "config"],
+        &[
+            "session",
+            "proto",
+            "storage",
+            "accounts",
+            "config",
+            "fingerprint",
+        ],
     ),
     ("logging", &[]),
     ("text", &[]),
-    ("client", &["proto"]),
+    ("fingerprint", &[]),
+    ("client", &["proto", "fingerprint"]),
     ("bench", &["proto", "client"]),
 ];
 

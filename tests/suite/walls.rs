@@ -122,7 +122,7 @@ fn a_certificate_behind_links_can_be_renewed_behind_landlock() {
     lead_to(&text(&key), &renamed(&archive.key()));
     server.signal(Signal::HUP);
     assert!(
-        logs(&server, "new sessions get the new certificate"),
+        logs(&server, "new sessions get this certificate"),
         "{}",
         server.log()
     );

@@ -8,10 +8,15 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{Error, ServerConfig};
 
 use super::Tls;
+<<<<<<< HEAD
 use super::certificate::{self, Identity};
 use super::clients::AnyCertificate;
+=======
+use super::certificate::Identity;
+>>>>>>> c7c1ab1 (haul inside TLS: ftps://, AUTH by itself, and which certificates it trusts)
 use super::tickets::{Bound, NONCE_BYTES, Withholdable};
 use crate::config;
+use crate::fingerprint::Fingerprint;
 
 /// A client that uses a ticket only once gets as many as it has connections at a time.
 const TICKETS_OF_CONTROL: usize = 2;
@@ -23,6 +28,7 @@ const TICKETS_OF_DATA: usize = 1;
 pub struct Setup {
     provider: Arc<CryptoProvider>,
     config: Arc<ServerConfig>,
+    fingerprint: Option<Fingerprint>,
     ticketer: Arc<dyn ProducesTickets>,
     reuse_required: bool,
 }
@@ -47,17 +53,32 @@ impl Setup {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let ticketer = aws_lc_rs::Ticketer::new()
             .map_err(|error| format!("cannot make a key for session tickets: {error}"))?;
+<<<<<<< HEAD
         let config = server_config(&provider, identity, ask)?;
+=======
+        let fingerprint = identity.fingerprint();
+        let config = server_config(&provider, identity)?;
+>>>>>>> c7c1ab1 (haul inside TLS: ftps://, AUTH by itself, and which certificates it trusts)
         Ok(Setup {
             provider,
             config,
+            fingerprint,
             ticketer,
             reuse_required: tls.reuse_required,
         })
     }
 
+<<<<<<< HEAD
     /// Reads the certificate again. Sessions that began before keep theirs. `ask` as in
     /// [`Setup::new`].
+=======
+    /// What clients can recognise the first certificate by.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+
+    /// Reads the certificate again. Sessions that began before keep theirs.
+>>>>>>> c7c1ab1 (haul inside TLS: ftps://, AUTH by itself, and which certificates it trusts)
     ///
     /// # Errors
     /// One sentence; nothing has changed.
@@ -111,8 +132,8 @@ fn server_config(
     identity: Identity,
     ask: bool,
 ) -> Result<Arc<ServerConfig>, String> {
+    let fingerprint = identity.fingerprint();
     let Identity { chain, key, from } = identity;
-    let fingerprint = chain.first().map(certificate::fingerprint);
     let config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13, &TLS12])
         .and_then(|builder| {
