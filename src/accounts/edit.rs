@@ -17,9 +17,10 @@ use rustix::fs::{FlockOperation, Gid, Mode, Uid, fchmod, fchown, flock};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
 
 use super::Permissions;
-use super::field::{Bytes, Fingerprint, Home, Name, Network};
+use super::field::{Bytes, Home, Name, Network};
 use super::password::{Hash, random};
 use super::users::{Users, UsersError};
+use crate::fingerprint::Fingerprint;
 
 const HEAD: &str = "\
 # The users of hauld. `hauld user` changes this file, and so may you: what it does not change stays

@@ -12,7 +12,7 @@ use serde::{Deserialize, de};
 
 use super::password::Hash;
 use super::{Permissions, is_anonymous};
-use crate::proto::upload::parse_digest;
+use crate::fingerprint::Fingerprint;
 use crate::storage::path::VirtualPath;
 
 /// Longer names are nobody's.
@@ -200,36 +200,6 @@ impl FromStr for Network {
             ));
         }
         Ok(Network { first, prefix })
-    }
-}
-
-/// The SHA-256 of a certificate: `3A:0F:…`, as openssl and hauld print it, in any case, with or
-/// without the colons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint(pub [u8; 32]);
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, byte) in self.0.iter().enumerate() {
-            let colon = if n == 0 { "" } else { ":" };
-            write!(f, "{colon}{byte:02X}")?;
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Fingerprint {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Fingerprint, String> {
-        let digits: String = text.chars().filter(|c| *c != ':').collect();
-        let digest = parse_digest(digits.as_bytes());
-        digest.map(Fingerprint).ok_or_else(|| {
-            format!(
-                "{text:?} is no fingerprint; `openssl x509 -noout -fingerprint -sha256 -in FILE` \
-                 shows that of a certificate"
-            )
-        })
     }
 }
 

@@ -28,11 +28,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::field::Fingerprint;
 use super::password::{Hash, Password};
 use super::recent::Recent;
 use super::throttle::Throttle;
 use super::users::{User, Users};
+use crate::fingerprint::Fingerprint;
 
 /// The users and what is remembered of their attempts.
 #[derive(Debug)]

@@ -30,9 +30,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Permissions;
-use super::field::{Bytes, Fingerprint, Home, Name, Network};
+use super::field::{Bytes, Home, Name, Network};
 use super::password::{Cost, Hash};
 use super::quota::Amount;
+use crate::fingerprint::Fingerprint;
 use crate::storage::path::VirtualPath;
 
 /// More than any real file has; it bounds what a wrong `--users` can make the server read.

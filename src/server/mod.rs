@@ -37,17 +37,9 @@ use signal_hook::consts::{SIGHUP, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-<<<<<<< HEAD
 use crate::config::Config;
-use crate::session::{Action, Context, Input};
-=======
-use crate::accounts::password::{Cost, Hash, Password};
-use crate::accounts::quota::Amount;
-use crate::accounts::users::{User, Users};
-use crate::config::{Config, TlsLevel};
 use crate::fingerprint::Fingerprint;
-use crate::session::{Action, Context, Input, Session};
->>>>>>> c7c1ab1 (haul inside TLS: ftps://, AUTH by itself, and which certificates it trusts)
+use crate::session::{Action, Context, Input};
 use crate::storage::root::Root;
 use accept::{Listener, counted};
 use background::Background;

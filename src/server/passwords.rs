@@ -15,10 +15,10 @@ use std::time::Instant;
 use mio::Waker;
 
 use super::Id;
-use crate::accounts::field::Fingerprint;
 use crate::accounts::gate::{Check, Checked, Gate, Knock};
 use crate::accounts::password::Password;
 use crate::accounts::users::{User, Users};
+use crate::fingerprint::Fingerprint;
 use crate::session::PasswordAnswer;
 use crate::storage::path::VirtualPath;
 use crate::storage::root::Root;

@@ -19,7 +19,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, ServerConfig};
 
-use crate::accounts::field::Fingerprint;
+use crate::fingerprint::Fingerprint;
 
 pub use setup::{Session, Setup};
 use tickets::Withholdable;
@@ -402,7 +402,7 @@ impl Tls {
             return None;
         }
         let chain = self.connection.peer_certificates()?;
-        chain.first().map(certificate::fingerprint)
+        chain.first().map(|own| Fingerprint::of(own))
     }
 
     /// What was agreed on, for the log.

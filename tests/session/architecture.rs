@@ -14,7 +14,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("proto", &[]),
     ("storage", &["proto"]),
     // For `VirtualPath`: a home is one.
-    ("accounts", &["proto", "storage"]),
+    ("accounts", &["proto", "storage", "fingerprint"]),
     ("config", &["accounts"]),
     ("session", &["proto", "storage", "accounts", "config"]),
     (

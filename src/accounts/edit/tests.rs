@@ -112,7 +112,7 @@ fn a_user_is_added_at_the_end() {
             rate_bytes_per_s: Some(Limit::Of(1500)),
             session_rate_bytes_per_s: Some(Limit::Of(1 << 10)),
             networks: Some(vec!["::1".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]),
-            certificates: Some(vec![Fingerprint([0xAB; 32])]),
+            certificates: Some(vec![Fingerprint::of(&[0xAB])]),
             locked: Some(false),
         };
         file.add(&name("Cleo Ю."), &hash(NEW), &about)
@@ -127,7 +127,7 @@ rate_bytes_per_s = "1500"
 session_rate_bytes_per_s = "1KiB"
 quota_files = 7
 networks = ["::1", "10.0.0.0/8"]
-certificates = ["AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB"]
+certificates = ["08:7D:80:F7:F1:82:DD:44:F1:84:AA:86:CA:34:48:88:53:EB:CC:04:F0:C6:0D:52:94:91:9A:46:6B:46:38:31"]
 "#;
     let (before, end) = TWO.split_at(TWO.find("# the end").unwrap());
     assert_eq!(case.text(), format!("{before}{cleo}{end}"));

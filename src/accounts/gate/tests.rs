@@ -75,9 +75,9 @@ fn the_right_password_gets_in_and_again_at_once_for_a_while() {
 #[test]
 fn a_certificate_stands_for_the_password_of_its_user_alone() {
     let now = Instant::now();
-    let (own, other) = (Fingerprint([1; 32]), Fingerprint([2; 32]));
+    let (own, other) = (Fingerprint::of(&[1]), Fingerprint::of(&[2]));
     let anna = User {
-        certificates: vec![Fingerprint([9; 32]), own],
+        certificates: vec![Fingerprint::of(&[9]), own],
         networks: vec!["192.0.2.0/24".parse().unwrap()],
         ..user("anna", "secret")
     };

@@ -2,19 +2,18 @@
 
 mod given;
 mod identity;
+mod invitation;
 mod options;
 mod user;
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use given::Given;
-use haul::accounts::password::Password;
 use haul::config::Config;
-use haul::server::{ONE_TIME_USER, Server};
+use haul::server::Server;
 use options::DEFAULT_DIR;
 
 const PRINT_CONFIG: &str = "print-config";
@@ -89,31 +88,19 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         log::info!("serving {} on {address}", dir.display());
     }
     drop(out);
-    if let (Some(password), Some((address, _))) = (password, addresses.first()) {
-        invite(*address, &password);
+    if let (Some(password), Some(&(address, implicit))) = (password, addresses.first()) {
+        // To the terminal: the log is no place for it.
+        let fingerprint = server.fingerprint();
+        eprintln!(
+            "{}",
+            invitation::text(address, implicit, fingerprint, &password)
+        );
     }
     server
         .run()
         .map_err(|error| format!("polling failed: {error}"))?;
     log::info!("stopped");
     Ok(())
-}
-
-/// Strangers can reach this server and there is no users file: says how to log in all the same. It
-/// goes to the terminal, not into the log.
-fn invite(address: SocketAddr, password: &Password) {
-    let host = match address.ip() {
-        ip if ip.is_unspecified() => "HOST".to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-        ip => ip.to_string(),
-    };
-    let (port, password) = (address.port(), String::from_utf8_lossy(password.reveal()));
-    eprintln!(
-        "There is no users file, so for as long as this server runs there is one user:\n\
-         \x20 {ONE_TIME_USER}, with the password {password}\n\
-         \x20 curl --ssl-reqd -k -T FILE ftp://{ONE_TIME_USER}:{password}@{host}:{port}/\n\
-         For users who stay: hauld user add NAME, then --users haul-users.toml. For anybody: --anonymous read."
-    );
 }
 
 /// Whoever only tries it out need not make a directory first.

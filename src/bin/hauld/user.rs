@@ -8,10 +8,11 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use haul::accounts::Permissions;
 use haul::accounts::edit::{Changes, Limit, UsersFile};
-use haul::accounts::field::{Bytes, Fingerprint, Home, Name, Network};
+use haul::accounts::field::{Bytes, Home, Name, Network};
 use haul::accounts::password::{Cost, Hash, Password};
 use haul::accounts::quota::Amount;
 use haul::accounts::users::{User, Users};
+use haul::fingerprint::Fingerprint;
 
 /// Passwords are longer than this only by mistake: a file was piped in.
 const PASSWORD_BYTES_MAX: u64 = 1024;

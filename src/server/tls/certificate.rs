@@ -11,7 +11,6 @@ use rustix::fs::FlockOperation;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 
-use crate::accounts::field::Fingerprint;
 use crate::config;
 use crate::fingerprint::Fingerprint;
 
@@ -146,14 +145,6 @@ fn place(dir: &Path, name: &str, mode: u32, content: &str) -> io::Result<()> {
     fs::rename(new, dir.join(name))
 }
 
-<<<<<<< HEAD
-/// What a certificate is known by.
-pub fn fingerprint(certificate: &CertificateDer) -> Fingerprint {
-    Fingerprint(Sha256::digest(certificate).into())
-}
-
-=======
->>>>>>> c7c1ab1 (haul inside TLS: ftps://, AUTH by itself, and which certificates it trusts)
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
@@ -197,10 +188,6 @@ mod tests {
         assert_eq!(first.chain, again.chain);
         let mode = fs::metadata(dir.join(KEY)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-<<<<<<< HEAD
-        assert_eq!(fingerprint(&first.chain[0]).to_string().len(), 95);
-=======
->>>>>>> c7c1ab1 (haul inside TLS: ftps://, AUTH by itself, and which certificates it trusts)
     }
 
     #[test]

@@ -8,12 +8,8 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{Error, ServerConfig};
 
 use super::Tls;
-<<<<<<< HEAD
-use super::certificate::{self, Identity};
-use super::clients::AnyCertificate;
-=======
 use super::certificate::Identity;
->>>>>>> c7c1ab1 (haul inside TLS: ftps://, AUTH by itself, and which certificates it trusts)
+use super::clients::AnyCertificate;
 use super::tickets::{Bound, NONCE_BYTES, Withholdable};
 use crate::config;
 use crate::fingerprint::Fingerprint;
@@ -53,12 +49,8 @@ impl Setup {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let ticketer = aws_lc_rs::Ticketer::new()
             .map_err(|error| format!("cannot make a key for session tickets: {error}"))?;
-<<<<<<< HEAD
-        let config = server_config(&provider, identity, ask)?;
-=======
         let fingerprint = identity.fingerprint();
-        let config = server_config(&provider, identity)?;
->>>>>>> c7c1ab1 (haul inside TLS: ftps://, AUTH by itself, and which certificates it trusts)
+        let config = server_config(&provider, identity, ask)?;
         Ok(Setup {
             provider,
             config,
@@ -68,17 +60,13 @@ impl Setup {
         })
     }
 
-<<<<<<< HEAD
-    /// Reads the certificate again. Sessions that began before keep theirs. `ask` as in
-    /// [`Setup::new`].
-=======
     /// What clients can recognise the first certificate by.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
     }
 
-    /// Reads the certificate again. Sessions that began before keep theirs.
->>>>>>> c7c1ab1 (haul inside TLS: ftps://, AUTH by itself, and which certificates it trusts)
+    /// Reads the certificate again. Sessions that began before keep theirs. `ask` as in
+    /// [`Setup::new`].
     ///
     /// # Errors
     /// One sentence; nothing has changed.
