@@ -144,7 +144,7 @@ impl Client {
 
     fn connect(&mut self) -> Result<Connection, Error> {
         let mut opened = Connection::open(&self.server, &self.settings);
-        if opened.is_err() && self.settings.trust.reconsider(&self.server.to_string()) {
+        if opened.is_err() && self.settings.trust.reconsider(&self.server.to_string())? {
             opened = Connection::open(&self.server, &self.settings);
         }
         let mut c = opened?;

@@ -104,18 +104,22 @@ impl Trust {
         Ok(line.map(|line| format!("line {line} of {}", known.path().display())))
     }
 
-    /// If the last handshake failed only because nobody vouches for the certificate: asks, and keeps
-    /// the answer. True: try again.
-    pub fn reconsider(&self, host: &str) -> bool {
+    /// If the last handshake failed only because nobody vouches for the certificate, and somebody
+    /// sits at the terminal: asks, and keeps the answer. True: try again.
+    ///
+    /// # Errors
+    /// The answer is no.
+    pub fn reconsider(&self, host: &str) -> Result<bool, Error> {
         let Some(stranger) = lock(&self.stranger).take() else {
-            return false;
+            return Ok(false);
         };
-        let answer = ask(host, &stranger).unwrap_or_default();
+        let Some(answer) = ask(host, &stranger) else {
+            return Ok(false);
+        };
         let answer = answer.trim();
-        let is_yes =
-            answer.eq_ignore_ascii_case("yes") || answer.parse() == Ok(stranger.fingerprint);
-        if !is_yes {
-            return false;
+        if !answer.eq_ignore_ascii_case("yes") && answer.parse() != Ok(stranger.fingerprint) {
+            let text = format!("the certificate of {host} is not trusted; nothing was sent");
+            return Err(Error::new(Exit::Trust, text));
         }
         *lock(&self.accepted) = Some(stranger.fingerprint);
         let kept = self.known.as_ref().map(|known| {
@@ -128,7 +132,7 @@ impl Trust {
                 "haul: this will be asked again: cannot write {why}"
             );
         }
-        true
+        Ok(true)
     }
 
     fn judge(

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::secure::Pair;
 use super::{PATIENCE, wait_for};
 
 /// A server of somebody else. It ends with the value.
@@ -25,6 +26,21 @@ pub struct Peer {
 
 impl Peer {
     pub fn vsftpd() -> Peer {
+        Peer::vsftpd_with("")
+    }
+
+    /// It offers TLS, and wants data connections to resume the session of the control connection.
+    pub fn vsftpd_tls(pair: &Pair) -> Peer {
+        Peer::vsftpd_with(&format!(
+            "ssl_enable=YES\nallow_anon_ssl=YES\nforce_local_logins_ssl=NO\n\
+             force_local_data_ssl=NO\nrequire_ssl_reuse=YES\nssl_ciphers=HIGH\n\
+             strict_ssl_read_eof=YES\nrsa_cert_file={}\nrsa_private_key_file={}\n",
+            pair.cert().display(),
+            pair.key().display()
+        ))
+    }
+
+    fn vsftpd_with(more: &str) -> Peer {
         Peer::start("vsFTPd", |addr, dir| {
             let root = dir.join("root");
             let empty = dir.join("empty");
@@ -35,7 +51,7 @@ impl Peer {
                  write_enable=YES\nanon_upload_enable=YES\nanon_mkdir_write_enable=YES\n\
                  anon_other_write_enable=YES\nanon_umask=022\nanon_world_readable_only=NO\n\
                  nopriv_user=nobody\nsecure_chroot_dir={}\nxferlog_enable=NO\ntcp_wrappers=NO\n\
-                 seccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\n",
+                 seccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\n{more}",
                 addr.ip(),
                 addr.port(),
                 root.display(),
@@ -50,6 +66,16 @@ impl Peer {
     }
 
     pub fn pure_ftpd() -> Peer {
+        Peer::pure_ftpd_with(&[])
+    }
+
+    /// It offers TLS.
+    pub fn pure_ftpd_tls(pair: &Pair) -> Peer {
+        let files = format!("{},{}", pair.cert().display(), pair.key().display());
+        Peer::pure_ftpd_with(&["-Y", "1", "-2", &files])
+    }
+
+    fn pure_ftpd_with(more: &[&str]) -> Peer {
         Peer::start("Pure-FTPd", |addr, dir| {
             let socket = dir.join("accounts.sock");
             let accounts = dir.join("accounts");
@@ -67,7 +93,8 @@ impl Peer {
                 .args(["-4", "-E", "-H", "-c", "200", "-f", "none", "-u", "1", "-g"])
                 .arg(dir.join("pid"))
                 .arg("-l")
-                .arg(format!("extauth:{}", socket.display()));
+                .arg(format!("extauth:{}", socket.display()))
+                .args(more);
             vec![authd, ftpd]
         })
     }

@@ -44,6 +44,12 @@ impl Pair {
         self.dir.path().join("key.pem")
     }
 
+    /// As hauld prints it.
+    pub fn fingerprint(&self) -> String {
+        let cert = CertificateDer::from_pem_file(self.cert()).expect("a certificate");
+        haul::fingerprint::Fingerprint::of(&cert).to_string()
+    }
+
     /// The options of a server that uses it.
     pub fn options(&self) -> Vec<String> {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
