@@ -3,6 +3,7 @@
 mod by_hand;
 mod certificates;
 mod clients;
+mod haul;
 mod real;
 mod resumption;
 
