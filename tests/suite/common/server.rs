@@ -72,11 +72,21 @@ impl Server {
         let nest = tempfile::tempdir().expect("making a directory to serve");
         let root = nest.path().join(launch.below);
         fs::create_dir_all(&root).expect("making a directory to serve");
+        // Root has to say so where it serves strangers; nobody else can say it.
+        let strangers = !launch.listen.starts_with("127.");
+        let is_said = launch.options.contains(&"--run-as");
+        let root_may = strangers && !is_said && rustix::process::geteuid().is_root();
         let words = [launch.through, &[env!("CARGO_BIN_EXE_hauld")]].concat();
         let mut process = Command::new(words[0])
             .args(&words[1..])
             .args(["--listen", launch.listen])
             .args(launch.options)
+            .args(
+                root_may
+                    .then_some(["--run-as", "root"])
+                    .into_iter()
+                    .flatten(),
+            )
             .arg(&root)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

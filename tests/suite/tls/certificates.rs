@@ -152,8 +152,7 @@ fn strangers_must_use_tls_unless_the_server_was_opened_to_all() {
         (&["--anonymous", "read", "--tls", "required"], false),
         (&["--anonymous", "read", "--tls", "optional"], true),
     ] {
-        let root = ["--run-as", "root"];
-        let server = Server::start_at("0.0.0.0:0", &[&options[..], &root, more].concat());
+        let server = Server::start_at("0.0.0.0:0", &[&options[..], more].concat());
         let mut clear = Control::connect(server.addr());
         let (user, other) = (clear.command("USER ftp"), clear.command("USER somebody"));
         assert_eq!(user.code == 331, anonymous_in_clear, "{more:?}: {user:?}");
