@@ -27,6 +27,19 @@ pub fn tcp(address: SocketAddr, backlog: i32, v6_only: bool) -> io::Result<TcpLi
     if address.is_ipv6() {
         socket.set_only_v6(v6_only)?;
     }
+    socket.bind(&address.into())?;
+    ready(socket, backlog)
+}
+
+/// A socket that somebody else has bound.
+///
+/// # Errors
+/// As listen(2).
+pub fn adopt(socket: std::net::TcpListener, backlog: i32) -> io::Result<TcpListener> {
+    ready(socket.into(), backlog)
+}
+
+fn ready(socket: Socket, backlog: i32) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     // An interrupt sent as urgent data (RFC 959 section 4.1.3) stays in its place in the stream.
     socket.set_out_of_band_inline(true)?;
@@ -37,7 +50,6 @@ pub fn tcp(address: SocketAddr, backlog: i32, v6_only: bool) -> io::Result<TcpLi
     )?;
     socket.set_tcp_user_timeout(Some(PEER_SILENT))?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
     socket.listen(backlog)?;
     Ok(TcpListener::from_std(socket.into()))
 }

@@ -11,6 +11,7 @@
 //! late answer finds nobody rather than somebody else.
 
 mod accept;
+pub mod activation;
 mod background;
 mod buffers;
 mod conn;

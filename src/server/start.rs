@@ -17,6 +17,7 @@ use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
 use super::accept::Listener;
+use super::activation::Inherited;
 use super::background::Background;
 use super::buffers::Buffers;
 use super::lingering::Lingering;
@@ -73,11 +74,11 @@ fn cannot(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StartError 
 
 impl Server {
     /// Opens the directory, the listeners and the passive ports. Nothing is served before
-    /// [`Server::run`].
+    /// [`Server::run`]. Of the addresses to listen at, those of `inherited` sockets are open already.
     ///
     /// # Errors
     /// A sentence for the person who started it; nothing is left half started.
-    pub fn start(config: Config) -> Result<Server, StartError> {
+    pub fn start(config: Config, inherited: Vec<Inherited>) -> Result<Server, StartError> {
         walls::root_rule(&config).map_err(StartError)?;
         let dir = config.dir.display();
         let users = match (&config.users, &config.one_time_password) {
@@ -86,20 +87,7 @@ impl Server {
             (None, None) => None,
         };
         let home = Root::open(&config.dir).map_err(cannot(format!("serve {dir}")))?;
-        let mut listeners = Vec::new();
-        let all = || config.listen.iter().chain(&config.tls.implicit);
-        for (n, &address) in all().enumerate() {
-            let shares = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
-            let v6_only = address.port() != 0 && all().any(shares);
-            let socket = listen::tcp(address, BACKLOG, v6_only)
-                .map_err(cannot(format!("listen on {address}")))?;
-            listeners.push(Listener {
-                socket,
-                bind: address.ip(),
-                implicit_tls: n >= config.listen.len(),
-                ready: false,
-            });
-        }
+        let mut listeners = open_listeners(&config, inherited)?;
         let limits = &config.limits;
         let mut binds: Vec<IpAddr> = listeners.iter().map(|listener| listener.bind).collect();
         binds.sort_unstable();
@@ -192,6 +180,29 @@ impl Server {
             shared,
         })
     }
+}
+
+fn open_listeners(
+    config: &Config,
+    mut inherited: Vec<Inherited>,
+) -> Result<Vec<Listener>, StartError> {
+    let all = || config.listen.iter().chain(&config.tls.implicit);
+    let open = |(n, &address): (usize, &SocketAddr)| {
+        let shares = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+        let v6_only = address.port() != 0 && all().any(shares);
+        let there = inherited.iter().position(|it| it.address == address);
+        let socket = match there {
+            Some(place) => listen::adopt(inherited.swap_remove(place).socket, BACKLOG),
+            None => listen::tcp(address, BACKLOG, v6_only),
+        };
+        Ok(Listener {
+            socket: socket.map_err(cannot(format!("listen on {address}")))?,
+            bind: address.ip(),
+            implicit_tls: n >= config.listen.len(),
+            ready: false,
+        })
+    };
+    all().enumerate().map(open).collect()
 }
 
 /// Reads the users file, and refuses what would be promised in it and not kept.

@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
+use std::sync::Arc;
 
 use rustix::process::Signal;
 
 use crate::common::content::{MIB, assert_file, assert_same, bytes};
 use crate::common::control::Control;
-use crate::common::server::Server;
+use crate::common::secure::{Pair, begin_tls};
+use crate::common::server::{Launch, Server};
 use crate::common::tools::run;
+use crate::common::{PATIENCE, wait_for};
 
 #[test]
 fn sigterm_ends_idle_sessions_at_once_and_lets_transfers_end() {
@@ -165,4 +168,90 @@ fn the_configuration_that_is_printed_says_the_same() {
     fs::write(&config, &printed).expect("writing");
     let config = config.to_str().expect("text");
     assert_eq!(hauld(&["--config", config, "--print-config"]), printed);
+}
+
+/// Does what systemd does with a socket unit: opens ports, names them, and becomes hauld.
+const ACTIVATE: &str = "
+import os, socket, sys
+sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]
+for place, opened in enumerate(sockets):
+    os.dup2(os.dup(opened.fileno()), 60 + place)
+    opened.close()
+for place in range(2):
+    os.dup2(60 + place, 3 + place)
+    os.close(60 + place)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2', LISTEN_FDNAMES='hauld:implicit-tls')
+os.execv(sys.argv[1], sys.argv[1:])
+";
+
+#[test]
+fn sockets_that_systemd_opened_are_served() {
+    let pair = Pair::new();
+    let options = pair.options();
+    let server = Server::launch(&Launch {
+        through: &["python3", "-c", ACTIVATE],
+        options: &options.iter().map(String::as_str).collect::<Vec<_>>(),
+        ..Launch::default()
+    });
+    let addresses = || {
+        let log = server.log();
+        let lines = log.lines().filter(|line| line.contains("] serving "));
+        let found: Vec<SocketAddr> = lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .collect();
+        (found.len() == 3).then_some(found)
+    };
+    let addresses = wait_for(PATIENCE, addresses).expect("three addresses");
+    for address in &addresses[..2] {
+        let mut session = Control::login(*address);
+        assert_eq!(session.upload("f", b"content").code, 226);
+        session.quit();
+    }
+    let socket = crate::common::control::connect(None, addresses[2]);
+    let client = Arc::new(pair.client());
+    let mut stream = begin_tls(&client, socket).expect("TLS at once");
+    let mut greeting = [0; 3];
+    stream.read_exact(&mut greeting).expect("a greeting");
+    assert_eq!(&greeting, b"220");
+}
+
+#[test]
+fn the_unit_says_what_was_said() {
+    let hauld = |words: &[&str]| {
+        run(Command::new(env!("CARGO_BIN_EXE_hauld")).args(words))
+            .ok()
+            .stdout_text()
+    };
+    let listen = ["--listen", "127.0.0.1:21", "--listen", "[::1]:2121"];
+    let unit = hauld(
+        &[
+            &["unit"],
+            &listen[..],
+            &["--run-as", "nobody:root", "/srv/a b"],
+        ]
+        .concat(),
+    );
+    let value = |key: &str| {
+        let values = unit
+            .lines()
+            .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        values.collect::<Vec<_>>()
+    };
+    let (_, words) = value("ExecStart")[0].split_once(' ').expect("words");
+    assert_eq!(
+        words,
+        "--listen 127.0.0.1:21 --listen [::1]:2121 \"/srv/a b\""
+    );
+    assert_eq!(value("User"), ["nobody"]);
+    assert_eq!(value("Group"), ["root"]);
+    assert_eq!(value("ReadWritePaths"), ["\"/srv/a b\""]);
+    assert_eq!(value("AmbientCapabilities"), ["CAP_NET_BIND_SERVICE"]);
+    let sections: Vec<&str> = unit.lines().filter(|line| line.starts_with('[')).collect();
+    assert_eq!(sections, ["[Unit]", "[Service]", "[Install]"]);
+
+    let unit = hauld(&[&["unit", "--socket"], &listen[..]].concat());
+    assert!(unit.contains("\nListenStream=127.0.0.1:21\nListenStream=[::1]:2121\n"));
+    assert!(unit.contains("\nFileDescriptorName=hauld\n"));
+    let unit = hauld(&["unit", "--socket", "--implicit-tls", "127.0.0.1:990"]);
+    assert!(unit.contains("\nFileDescriptorName=implicit-tls\n"));
 }

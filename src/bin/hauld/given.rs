@@ -33,6 +33,7 @@ enum Origin {
 /// Everything that was said.
 pub struct Given {
     said: Vec<Said>,
+    config: Option<PathBuf>,
 }
 
 /// Adds the options to a command.
@@ -74,7 +75,8 @@ impl Given {
         };
         let options = ROWS.iter().filter(|row| row.place != Place::File);
         let mut said: Vec<Said> = options.filter_map(said_here).collect();
-        if let Some(path) = matches.get_one::<PathBuf>(CONFIG) {
+        let config = matches.get_one::<PathBuf>(CONFIG).cloned();
+        if let Some(path) = &config {
             let wrong = |why: String| format!("{}: {why}", path.display());
             let in_file = in_text(&read(path).map_err(wrong)?, path).map_err(wrong)?;
             let new = in_file
@@ -83,7 +85,7 @@ impl Given {
             let new: Vec<Said> = new.collect();
             said.extend(new);
         }
-        Ok(Given { said })
+        Ok(Given { said, config })
     }
 
     /// The values.
@@ -110,7 +112,7 @@ impl Given {
             let said = self.said.iter().find(|said| said.row.name == row.name);
             out += &format!("\n# {}\n", row.help);
             out += &match (said, row.default) {
-                (Some(said), _) => format!("{} = {}\n", row.name, literal(row, &said.texts)),
+                (Some(said), _) => format!("{} = {}\n", row.name, literal(row, &said.lasting())),
                 (None, Some(default)) => {
                     format!("#{} = {}\n", row.name, literal(row, &[default.to_string()]))
                 }
@@ -118,6 +120,38 @@ impl Given {
             };
         }
         out
+    }
+
+    /// The options as words of a command line that says the same wherever it is run, but for those
+    /// in `except` and for the directory.
+    pub fn as_words(&self, except: &[&str]) -> Vec<String> {
+        let mut words = Vec::new();
+        if let Some(path) = &self.config {
+            words.extend([format!("--{CONFIG}"), absolute(&path.to_string_lossy())]);
+        }
+        for said in &self.said {
+            let here = matches!(said.origin, Origin::CommandLine) && said.row.place == Place::Both;
+            if here && !except.contains(&said.row.name) {
+                let option = format!("--{}", said.row.name);
+                words.extend(
+                    said.lasting()
+                        .into_iter()
+                        .flat_map(|text| [option.clone(), text]),
+                );
+            }
+        }
+        words
+    }
+}
+
+impl Said {
+    /// The texts as they mean the same in another directory.
+    fn lasting(&self) -> Vec<String> {
+        let texts = self.texts.iter();
+        match self.row.kind {
+            Kind::Path => texts.map(|text| absolute(text)).collect(),
+            _ => texts.cloned().collect(),
+        }
     }
 }
 
@@ -145,7 +179,7 @@ fn literal(row: &Row, texts: &[String]) -> String {
             let quoted: Vec<String> = texts.iter().map(quoted).collect();
             format!("[{}]", quoted.join(", "))
         }
-        (Kind::Text, [text, ..]) => quoted(text),
+        (Kind::Text | Kind::Path, [text, ..]) => quoted(text),
         (_, [text, ..]) => match text.parse::<u64>() {
             Ok(number) => number.to_string(),
             Err(_) => quoted(text),
@@ -192,11 +226,31 @@ fn in_text(text: &str, path: &Path) -> Result<Vec<Said>, String> {
         let name = key.into_inner();
         let row = row(&name).ok_or_else(|| format!("line {line}: {}", unknown(&name)))?;
         let texts = texts(row.kind, value.into_inner());
-        let texts = texts.map_err(|why| format!("line {line}: {name}: {why}"))?;
+        let mut texts = texts.map_err(|why| format!("line {line}: {name}: {why}"))?;
+        if row.kind == Kind::Path {
+            texts
+                .iter_mut()
+                .for_each(|text| *text = beside(&path, text));
+        }
         let origin = Origin::File(path.clone(), line);
         Ok(Said { row, origin, texts })
     };
     keys.into_iter().map(said).collect()
+}
+
+/// A file named in a file is looked for beside it, wherever hauld is started.
+fn beside(file: &Path, text: &str) -> String {
+    let dir = file.parent().unwrap_or(Path::new(""));
+    match text {
+        "" => String::new(),
+        text => dir.join(text).to_string_lossy().into_owned(),
+    }
+}
+
+/// The same file, wherever one is.
+fn absolute(text: &str) -> String {
+    let path = std::path::absolute(text);
+    path.map_or(text.to_string(), |path| path.to_string_lossy().into_owned())
 }
 
 fn unknown(name: &str) -> String {
@@ -211,14 +265,15 @@ fn unknown(name: &str) -> String {
 /// The texts that the command line would have.
 fn texts(kind: Kind, value: Value) -> Result<Vec<String>, &'static str> {
     let expected = match kind {
-        Kind::Text => "write text in quotes",
+        Kind::Text | Kind::Path => "write text in quotes",
         Kind::List => "write text in quotes, or a list of texts as [\"a\", \"b\"]",
         Kind::Count => "write a number, without quotes",
         Kind::Time => "write seconds, or text as \"90s\", \"5m\", \"1h\"",
         Kind::Size => "write bytes, or text as \"10MiB\"",
     };
     match (kind, value) {
-        (Kind::Text | Kind::List | Kind::Time | Kind::Size, Value::String(text)) => Ok(vec![text]),
+        (Kind::Count, Value::String(_)) => Err(expected),
+        (_, Value::String(text)) => Ok(vec![text]),
         (Kind::Count | Kind::Time | Kind::Size, Value::Integer(n)) => Ok(vec![n.to_string()]),
         (Kind::List, Value::Array(values)) if !values.is_empty() => {
             let text = |value| match value {
@@ -267,7 +322,7 @@ mod tests {
             "--listen",
             "[::1]:2",
             "--users",
-            "u.toml",
+            "/etc/u.toml",
             "--max-sessions",
             "12",
             "--idle-timeout",
@@ -276,11 +331,11 @@ mod tests {
             "2m",
             "--active",
             "off",
-            "somewhere",
+            "/somewhere",
         ];
-        let text = "listen = [\"127.0.0.1:1\", \"[::1]:2\"]\nusers = \"u.toml\"\n\
+        let text = "listen = [\"127.0.0.1:1\", \"[::1]:2\"]\nusers = \"/etc/u.toml\"\n\
                     max-sessions = 12\nidle-timeout = 90\nlogin-timeout = \"2m\"\nactive = \"off\"\n\
-                    dir = \"somewhere\"\n";
+                    dir = \"/somewhere\"\n";
         let here = outcome(&words).unwrap();
         assert_eq!(in_file(text).unwrap(), here);
         // And so does what is printed.
@@ -300,6 +355,14 @@ mod tests {
     }
 
     #[test]
+    fn a_file_named_in_the_file_is_beside_it() {
+        let (dir, path) = config_file("users = \"u.toml\"\ntls-key = \"/k.pem\"\n");
+        let beside = dir.path().join("u.toml");
+        let words = ["--users", beside.to_str().unwrap(), "--tls-key", "/k.pem"];
+        assert_eq!(outcome(&["--config", &path]), outcome(&words));
+    }
+
+    #[test]
     fn all_keys_are_printed_and_uncommented_they_hold() {
         let printed = given(&[]).unwrap().as_file();
         let mut live = String::new();
@@ -307,7 +370,8 @@ mod tests {
             let line = format!("#{} = ", row.name);
             let line = printed.lines().find(|it| it.starts_with(&line));
             let line = line.unwrap_or_else(|| panic!("where is {}?", row.name));
-            if row.default.is_some() {
+            // A file named in the file is beside it.
+            if row.default.is_some() && row.kind != Kind::Path {
                 live += &format!("{}\n", &line[1..]);
             }
         }

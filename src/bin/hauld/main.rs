@@ -4,6 +4,7 @@ mod given;
 mod identity;
 mod invitation;
 mod options;
+mod unit;
 mod user;
 
 use std::io::Write;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use given::Given;
 use haul::config::Config;
-use haul::server::Server;
+use haul::server::{Server, activation};
 use options::DEFAULT_DIR;
 
 const PRINT_CONFIG: &str = "print-config";
@@ -27,6 +28,13 @@ fn command() -> Command {
         .about("Change the users file that --users names (a directory called user is served as ./user)")
         .subcommand_required(true)
         .arg_required_else_help(true);
+    let socket = Arg::new(unit::SOCKET)
+        .long(unit::SOCKET)
+        .action(ArgAction::SetTrue)
+        .help("The unit with which systemd opens the ports");
+    let unit = given::with_options(Command::new("unit"))
+        .about("Print the systemd unit that runs hauld with these options")
+        .arg(socket);
     given::with_options(Command::new("hauld"))
         .about("Serve a directory over FTP, and over the verbs of haul")
         .version(env!("CARGO_PKG_VERSION"))
@@ -35,6 +43,7 @@ fn command() -> Command {
         .disable_help_subcommand(true)
         .arg(print)
         .subcommand(user)
+        .subcommand(unit)
 }
 
 fn main() -> ExitCode {
@@ -44,6 +53,7 @@ fn main() -> ExitCode {
             let arguments = user::Arguments::from_arg_matches(matches);
             user::run(arguments.unwrap_or_else(|error| error.exit()))
         }
+        Some(("unit", matches)) => print_unit(matches),
         _ => run(&matches),
     };
     log::logger().flush();
@@ -58,12 +68,15 @@ fn main() -> ExitCode {
 
 fn run(matches: &ArgMatches) -> Result<(), String> {
     let given = Given::collect(matches)?;
-    let settings = given.settings().unwrap_or_else(|error| error.exit());
+    let mut settings = given.settings().unwrap_or_else(|error| error.exit());
     // Behind an option, clap takes the word for the directory.
-    if settings.dir() == Path::new("user") {
-        return Err("to serve a directory called user, write ./user; \
-                    `hauld user` takes no other options before it"
-            .into());
+    if let Some(name) = settings.dir().to_str()
+        && command().find_subcommand(name).is_some()
+    {
+        return Err(format!(
+            "to serve a directory called {name}, write ./{name}; `hauld {name}` takes no options \
+             before it"
+        ));
     }
     if matches.get_flag(PRINT_CONFIG) {
         // Whoever stops reading has seen enough.
@@ -73,10 +86,13 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
     let log = haul::logging::prepare(settings.log_level).map_err(|error| error.to_string())?;
     // Files and directories are made with the permission bits that the session says.
     rustix::process::umask(rustix::fs::Mode::empty());
+    let inherited = activation::inherited()
+        .map_err(|error| format!("a socket that was passed on is no TCP listener: {error}"))?;
+    settings.inherit(&inherited);
     let config = settings.into_config()?;
     make_default(&config)?;
     let (dir, password) = (config.dir.clone(), config.one_time_password.clone());
-    let server = Server::start(config);
+    let server = Server::start(config, inherited);
     log.start().map_err(|error| error.to_string())?;
     let server = server.map_err(|error| error.to_string())?;
     let addresses = server.addresses().map_err(|error| error.to_string())?;
@@ -100,6 +116,21 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         .run()
         .map_err(|error| format!("polling failed: {error}"))?;
     log::info!("stopped");
+    Ok(())
+}
+
+fn print_unit(matches: &ArgMatches) -> Result<(), String> {
+    let given = Given::collect(matches)?;
+    let settings = given.settings().unwrap_or_else(|error| error.exit());
+    let config = settings.into_config()?;
+    let unit = if matches.get_flag(unit::SOCKET) {
+        unit::socket(&config)?
+    } else {
+        let program = std::env::current_exe()
+            .map_err(|error| format!("where hauld is installed is unknown: {error}"))?;
+        unit::service(&given, &config, &program)
+    };
+    let _ = std::io::stdout().write_all(unit.as_bytes());
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use haul::accounts::Anonymous;
 use haul::accounts::password::Password;
 use haul::config::{self, Config, Tls, TlsFiles, TlsLevel};
+use haul::server::activation::Inherited;
 use log::LevelFilter;
 
 pub use rows::ROWS;
@@ -54,6 +55,8 @@ pub enum Place {
 pub enum Kind {
     /// Text.
     Text,
+    /// Text: the name of a file, beginning in the file at the directory of the file.
+    Path,
     /// Text, or a list of texts. On the command line it may be given several times.
     List,
     /// A number.
@@ -100,6 +103,20 @@ impl Settings {
     /// The directory, as it was written.
     pub fn dir(&self) -> &Path {
         &self.config.dir
+    }
+
+    /// Sockets are there already; what was said comes on top.
+    pub fn inherit(&mut self, sockets: &[Inherited]) {
+        for socket in sockets {
+            let (address, implicit) = (socket.address, &mut self.config.tls.implicit);
+            if implicit.contains(&address) || self.listen.contains(&address) {
+                continue;
+            }
+            match socket.implicit_tls {
+                true => implicit.push(address),
+                false => self.listen.push(address),
+            }
+        }
     }
 
     /// What follows from what was said.
@@ -165,7 +182,7 @@ fn with_level(said: Option<TlsLevel>, listen: &[SocketAddr], tls: Tls) -> Result
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::Kind::{Count, List, Size, Text, Time};
+    use super::Kind::{Count, List, Path, Size, Text, Time};
     use super::Place::File;
     use super::*;
 
@@ -174,7 +191,7 @@ mod tests {
             Count => "7",
             Time => "77s",
             Size => "77KiB",
-            Text | List => unreachable!(),
+            Text | Path | List => unreachable!(),
         };
         let mut settings = Settings::default();
         (row.set)(&mut settings, text).unwrap_or_else(|why| panic!("{}: {why}", row.name));
@@ -201,7 +218,9 @@ mod tests {
     fn every_limit_has_a_key() {
         let before = Settings::default();
         let mut set = BTreeSet::new();
-        let numbers = ROWS.iter().filter(|row| !matches!(row.kind, Text | List));
+        let numbers = ROWS
+            .iter()
+            .filter(|row| !matches!(row.kind, Text | Path | List));
         for row in numbers {
             let after = fields(&one_more(row));
             let differs = fields(&before).into_iter().zip(after);
@@ -243,7 +262,7 @@ mod tests {
                 Time => row.name.ends_with("-s"),
                 Size => row.name.ends_with("-bytes"),
                 Count => !row.name.ends_with("-s") && !row.name.ends_with("-bytes"),
-                Text | List => true,
+                Text | Path | List => true,
             };
             assert!(unit, "{}", row.name);
         }

@@ -4,7 +4,7 @@ use haul::accounts::Anonymous;
 use haul::config::TlsLevel;
 use haul::text::duration;
 
-use super::Kind::{Count, List, Size, Text, Time};
+use super::Kind::{Count, List, Path, Size, Text, Time};
 use super::Place::{Both, File, Word};
 use super::values::{
     address, count, held, host, path, port_range, ports, push, put, put_some, size, up_to_255, word,
@@ -17,7 +17,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "dir",
         place: Word,
-        kind: Text,
+        kind: Path,
         value: "DIR",
         default: Some(DEFAULT_DIR),
         help: "The directory to serve; ./haul-data is made if it is not there",
@@ -35,7 +35,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "users",
         place: Both,
-        kind: Text,
+        kind: Path,
         value: "FILE",
         default: None,
         help: "Who may log in: a file that `hauld user` writes; SIGHUP reads it again",
@@ -78,7 +78,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "tls-cert",
         place: Both,
-        kind: Text,
+        kind: Path,
         value: "PEM",
         default: None,
         help: "The certificate and its chain, read again on SIGHUP [default: a self-signed one \
@@ -88,7 +88,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "tls-key",
         place: Both,
-        kind: Text,
+        kind: Path,
         value: "PEM",
         default: None,
         help: "The key of the certificate",

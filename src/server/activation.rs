@@ -1,0 +1,42 @@
+//! Listening sockets that were opened before this process: by systemd, from a `.socket` unit.
+
+use std::env;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+
+/// The `FileDescriptorName=` of a socket where TLS begins at once.
+pub const IMPLICIT_TLS: &str = "implicit-tls";
+
+/// A listening socket that was passed on.
+#[derive(Debug)]
+pub struct Inherited {
+    pub(super) socket: TcpListener,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// It was named for clients that begin with TLS.
+    pub implicit_tls: bool,
+}
+
+/// The sockets that `LISTEN_FDS` and `LISTEN_PID` tell of, with their names in `LISTEN_FDNAMES`.
+///
+/// # Errors
+/// One of them is something else than a TCP listener.
+pub fn inherited() -> io::Result<Vec<Inherited>> {
+    let mut descriptors = ListenFd::from_env();
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut sockets = Vec::new();
+    for n in 0..descriptors.len() {
+        let name = names.next().unwrap_or_default();
+        if let Some(socket) = descriptors.take_tcp_listener(n)? {
+            sockets.push(Inherited {
+                address: socket.local_addr()?,
+                socket,
+                implicit_tls: name == IMPLICIT_TLS,
+            });
+        }
+    }
+    Ok(sockets)
+}
