@@ -50,9 +50,10 @@ use lingering::Lingering;
 use passive::Passive;
 use passwords::Passwords;
 use pump::Tools;
-pub use start::StartError;
 use start::load_users;
+pub use start::{StartError, examine, raise_descriptor_limit, serves_users};
 use timers::Timers;
+pub use tls::Certificate;
 
 const EVENTS_PER_TURN: usize = 1024;
 /// When a passive port becomes free because its time is over, no event tells.

@@ -26,13 +26,13 @@ use super::passwords::Passwords;
 use super::pump::Tools;
 use super::timers::Timers;
 use super::{
-    LISTENERS, ONE_TIME_USER, PASSIVE, Random, SIGNAL, Server, Shared, Stopping, WAKE, World, conn,
-    listen, tls, walls,
+    Certificate, LISTENERS, ONE_TIME_USER, PASSIVE, Random, SIGNAL, Server, Shared, Stopping, WAKE,
+    World, conn, listen, tls, walls,
 };
 use crate::accounts::password::{Cost, Hash, Password};
 use crate::accounts::quota::Amount;
 use crate::accounts::users::{User, Users};
-use crate::config::{Config, TlsLevel};
+use crate::config::{Config, TlsFiles, TlsLevel};
 use crate::storage::root::Root;
 
 /// Connections that the kernel accepts for us while we are busy.
@@ -72,6 +72,23 @@ fn cannot(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StartError 
     }
 }
 
+/// Reads a certificate as a server would, and tries whether it can be used.
+///
+/// # Errors
+/// One sentence.
+pub fn examine(files: &TlsFiles) -> Result<Certificate, String> {
+    tls::Setup::examine(files)
+}
+
+/// Whether clients could ask for the users file.
+pub fn serves_users(config: &Config) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let users = config.users.as_deref().and_then(real);
+    users
+        .zip(real(&config.dir))
+        .is_some_and(|(users, dir)| users.starts_with(dir))
+}
+
 impl Server {
     /// Opens the directory, the listeners and the passive ports. Nothing is served before
     /// [`Server::run`]. Of the addresses to listen at, those of `inherited` sockets are open already.
@@ -86,6 +103,9 @@ impl Server {
             (None, Some(password)) => Some(one_time_user(password).map_err(cannot("start"))?),
             (None, None) => None,
         };
+        if serves_users(&config) {
+            log::warn!("the users file is below the directory that is served: move it out");
+        }
         let home = Root::open(&config.dir).map_err(cannot(format!("serve {dir}")))?;
         let mut listeners = open_listeners(&config, inherited)?;
         let limits = &config.limits;
@@ -234,7 +254,7 @@ fn one_time_user(password: &Password) -> io::Result<Users> {
 }
 
 /// Raises the limit of open files as far as is useful and allowed, and returns it.
-fn raise_descriptor_limit(useful: u64) -> u64 {
+pub fn raise_descriptor_limit(useful: u64) -> u64 {
     let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
     let current = current.unwrap_or(u64::MAX);
     if current >= useful {

@@ -6,6 +6,7 @@
 
 mod certificate;
 mod clients;
+mod examine;
 mod setup;
 mod tickets;
 
@@ -21,6 +22,7 @@ use rustls::{Error, HandshakeKind, ServerConfig};
 
 use crate::fingerprint::Fingerprint;
 
+pub use examine::Certificate;
 pub use setup::{Session, Setup};
 use tickets::Withholdable;
 

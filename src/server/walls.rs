@@ -66,7 +66,10 @@ fn is_root() -> bool {
 
 /// Groups, then group, then user: after the last step the others would be forbidden. That it cannot
 /// be undone is tried.
-fn become_user(user: &RunAs) -> Result<(), String> {
+///
+/// # Errors
+/// One sentence.
+pub fn become_user(user: &RunAs) -> Result<(), String> {
     let name = &user.name;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     if uid.is_root() {
@@ -113,9 +116,12 @@ fn is_already(user: &RunAs) -> bool {
     ids.iter().all(|id| id.as_raw() == user.uid) && gids.iter().all(|id| id.as_raw() == user.gid)
 }
 
-/// Reads stay possible where certificates and users are read again, everything but running programs
-/// below the directory that is served.
-fn confine(config: &Config) -> Result<(), RulesetError> {
+/// Landlock: reads stay possible where certificates and users are read again, everything but running
+/// programs below the directory that is served.
+///
+/// # Errors
+/// The kernel has no Landlock, or one that is too old.
+pub fn confine(config: &Config) -> Result<(), RulesetError> {
     let all = AccessFs::from_all(KNOWN);
     // Without this right renames from one directory to another would fail: then better no wall.
     let rules = Ruleset::default()

@@ -8,6 +8,7 @@ mod common;
 
 mod accounts;
 mod basics;
+mod check;
 mod event_loop;
 mod files;
 mod haul_with_others;

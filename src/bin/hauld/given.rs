@@ -102,6 +102,11 @@ impl Given {
         Ok(settings)
     }
 
+    /// The configuration file, if there is one.
+    pub fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// As a configuration file that says the same: what was said, and all other keys as comments.
     pub fn as_file(&self) -> String {
         let mut out = String::from(

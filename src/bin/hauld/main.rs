@@ -1,5 +1,6 @@
 //! `hauld`, the server: arguments, a configuration, a server, run. The only place that exits.
 
+mod check;
 mod given;
 mod identity;
 mod invitation;
@@ -35,6 +36,8 @@ fn command() -> Command {
     let unit = given::with_options(Command::new("unit"))
         .about("Print the systemd unit that runs hauld with these options")
         .arg(socket);
+    let check = given::with_options(Command::new("check"))
+        .about("Say what would go wrong with these options; the exit code is 1 if anything would");
     given::with_options(Command::new("hauld"))
         .about("Serve a directory over FTP, and over the verbs of haul")
         .version(env!("CARGO_PKG_VERSION"))
@@ -44,6 +47,7 @@ fn command() -> Command {
         .arg(print)
         .subcommand(user)
         .subcommand(unit)
+        .subcommand(check)
 }
 
 fn main() -> ExitCode {
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
             let arguments = user::Arguments::from_arg_matches(matches);
             user::run(arguments.unwrap_or_else(|error| error.exit()))
         }
+        Some(("check", matches)) => return print_findings(matches),
         Some(("unit", matches)) => print_unit(matches),
         _ => run(&matches),
     };
@@ -117,6 +122,15 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         .map_err(|error| format!("polling failed: {error}"))?;
     log::info!("stopped");
     Ok(())
+}
+
+fn print_findings(matches: &ArgMatches) -> ExitCode {
+    let findings = check::run(Given::collect(matches));
+    let mut out = std::io::stdout().lock();
+    for line in findings.lines() {
+        let _ = writeln!(out, "{line}");
+    }
+    ExitCode::from(u8::from(!findings.good()))
 }
 
 fn print_unit(matches: &ArgMatches) -> Result<(), String> {

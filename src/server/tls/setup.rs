@@ -1,8 +1,10 @@
 //! What all TLS connections of the process have in common: certificate, versions, ticket key.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::version::{TLS12, TLS13};
 use rustls::{Error, ServerConfig};
@@ -10,6 +12,7 @@ use rustls::{Error, ServerConfig};
 use super::Tls;
 use super::certificate::Identity;
 use super::clients::AnyCertificate;
+use super::examine::{Certificate, examine};
 use super::tickets::{Bound, NONCE_BYTES, Withholdable};
 use crate::config;
 use crate::fingerprint::Fingerprint;
@@ -63,6 +66,21 @@ impl Setup {
     /// What clients can recognise the first certificate by.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
+    }
+
+    /// Reads a certificate and tries whether it can be used.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn examine(files: &config::TlsFiles) -> Result<Certificate, String> {
+        let tls = config::Tls {
+            files: Some(files.clone()),
+            ..config::Tls::default()
+        };
+        let identity = Identity::load(&tls)?;
+        let seen = examine(&identity.chain)?;
+        server_config(&Arc::new(aws_lc_rs::default_provider()), identity, false)?;
+        Ok(seen)
     }
 
     /// Reads the certificate again. Sessions that began before keep theirs. `ask` as in
@@ -122,6 +140,7 @@ fn server_config(
 ) -> Result<Arc<ServerConfig>, String> {
     let fingerprint = identity.fingerprint();
     let Identity { chain, key, from } = identity;
+    warn_of_its_end(&chain, &from);
     let config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13, &TLS12])
         .and_then(|builder| {
@@ -145,4 +164,21 @@ fn server_config(
         log::info!("{from} has the SHA-256 fingerprint {fingerprint}");
     }
     Ok(Arc::new(config))
+}
+
+/// A certificate that does not hold is used all the same: some clients do not look, and what nobody
+/// can reach cannot be repaired from afar.
+fn warn_of_its_end(chain: &[CertificateDer], from: &str) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_s = since.map_or(0, |since| since.as_secs() as i64);
+    match examine(chain) {
+        Ok(seen) if seen.until_s < now_s => {
+            log::warn!("{from} has expired: clients refuse it; renew it, then send SIGHUP");
+        }
+        Ok(seen) if seen.from_s > now_s => {
+            log::warn!("{from} does not hold yet; is the clock right?");
+        }
+        Ok(_) => {}
+        Err(error) => log::warn!("{from}: {error}"),
+    }
 }
