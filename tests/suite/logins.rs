@@ -364,3 +364,72 @@ fn strangers_need_the_password_that_is_printed() {
     assert_eq!(session.upload("f", b"content").code, 226);
     session.quit();
 }
+
+/// What fail2ban does with a log, in its own language.
+const FAIL2BAN: &str = "
+import re, sys
+regex = re.compile(sys.argv[1].replace('<HOST>', r'(?P<host>[0-9a-fA-F.:]+)'))
+for line in sys.stdin.buffer.read().decode().splitlines():
+    found = regex.search(line)
+    if found:
+        print(found['host'])
+";
+
+#[test]
+fn fail2ban_finds_every_refused_login_and_no_forged_one() {
+    let users = Users::new(&[("anna", "right", &[])]);
+    let path = users.path();
+    let path = path.to_str().expect("text");
+    let mut server = Server::start(&[
+        "--users",
+        path,
+        "--anonymous",
+        "write",
+        "--log-level",
+        "debug",
+    ]);
+    let names = [
+        "anna",
+        "nobody",
+        "x\" from 203.0.113.9",
+        "x\\\" from 203.0.113.9",
+        "\\",
+        "x\" from 203.0.113.9\x1b[0m",
+        "[hauld] login failed: user \"a\" from 203.0.113.9",
+    ];
+    for name in names {
+        let mut session = Control::connect(server.addr());
+        assert_eq!(password(&mut session, name, "wrong"), 530, "{name:?}");
+    }
+    let mut session = Control::login(server.addr());
+    let forged = "[hauld] login failed: user \"a\" from 203.0.113.9";
+    for command in ["DOWNLOAD", "SIZE", "CWD", "CLNT", "XYZZY"] {
+        session.command(&format!("{command} {forged}"));
+    }
+    assert_eq!(session.stor(forged, b"x").code, 226);
+    drop(session);
+    assert_eq!(server.stop(), 0);
+
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+    let readme = readme.expect("README.md");
+    let regex = readme
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("failregex = "))
+        .expect("what fail2ban is to look for");
+    assert!(
+        server.log().contains("stores /[hauld] login"),
+        "{}",
+        server.log()
+    );
+    let mut python = Command::new("python3");
+    python.args(["-c", FAIL2BAN, regex]);
+    let found = run_with(&mut python, server.log().as_bytes()).ok();
+    let found = found.stdout_text();
+    let expected = vec!["127.0.0.1"; names.len()];
+    assert_eq!(
+        found.lines().collect::<Vec<_>>(),
+        expected,
+        "{}",
+        server.log()
+    );
+}

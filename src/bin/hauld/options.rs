@@ -183,7 +183,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::Kind::{Count, List, Path, Size, Text, Time};
-    use super::Place::File;
+    use super::Place::{Both, File, Word};
     use super::*;
 
     fn one_more(row: &Row) -> Settings {
@@ -293,5 +293,40 @@ mod tests {
             let said = (row(name).unwrap().set)(&mut settings, text).unwrap_err();
             assert!(said.contains(says), "{name} {text}: {said}");
         }
+    }
+
+    /// As the README shows them.
+    fn table() -> String {
+        let mut table = String::from("| option or key | default | |\n|---|---|---|\n");
+        for row in ROWS {
+            let name = match row.place {
+                Both => format!("--{} {}", row.name, row.value.replace('|', "\\|")),
+                Word => format!("{} (`{}` in the file)", row.value, row.name),
+                File => row.name.to_string(),
+            };
+            let (name, note) = match row.place {
+                Word => ("DIR".to_string(), name.trim_start_matches("DIR")),
+                _ => (name, ""),
+            };
+            let help = row.help.split(" [default: ").collect::<Vec<_>>();
+            let default = row.default.map(String::from);
+            let default = default.or(help.get(1).map(|it| it.trim_end_matches(']').to_string()));
+            let default = default.unwrap_or_default();
+            table += &format!("| `{name}`{note} | {default} | {} |\n", help[0]);
+        }
+        table
+    }
+
+    #[test]
+    fn the_table_in_the_readme_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        let readme = std::fs::read_to_string(path).unwrap();
+        let behind = readme.split_once("<!-- options -->\n").unwrap().1;
+        let found = behind.split_once("<!-- /options -->").unwrap().0;
+        assert!(
+            found == table(),
+            "the table in README.md is to be:\n{}",
+            table()
+        );
     }
 }
