@@ -1,7 +1,8 @@
 //! One connection, in clear or inside TLS: bytes out, bytes in, with the waits of its socket.
 //!
-//! Whether to trust the other side is not decided here, nor which of a session's two connections
-//! this is.
+//! TLS is rustls' unbuffered interface: records are decrypted where they were read and encrypted into
+//! the buffer that is sent. Whether to trust the other side is not decided here, nor which of a
+//! session's two connections this is.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,12 +10,16 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use rustls::ClientConnection;
+use rustls::client::UnbufferedClientConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 
-/// Ciphertext read at a time: four full records.
-const INCOMING_BYTES: usize = 64 * 1024;
-/// Plaintext encrypted at a time: sixteen full records.
-const OUTGOING_BYTES: usize = 256 * 1024;
+/// Ciphertext that is read at a time, together with the record or handshake message, of at most
+/// 64 KiB, that has begun.
+const INCOMING_BYTES: usize = 192 * 1024;
+/// Plaintext encrypted at a time: eight full records.
+const CHUNK_BYTES: usize = 128 * 1024;
+/// Such a chunk encrypted.
+const OUTGOING_BYTES: usize = CHUNK_BYTES + 1024;
 
 /// A socket, perhaps with TLS on it.
 pub struct Stream {
@@ -23,12 +28,27 @@ pub struct Stream {
 }
 
 struct Tls {
-    connection: ClientConnection,
-    /// Ciphertext that was read and is not decrypted yet: `incoming[from..to]`. rustls itself reads
-    /// 4 KiB at a time, which would cost four times the system calls.
-    incoming: Vec<u8>,
+    connection: UnbufferedClientConnection,
+    incoming: Buffer,
+    plain: Buffer,
+    outgoing: Buffer,
+    end: Option<End>,
+}
+
+/// Bytes on their way: those from `from` to `to`.
+struct Buffer {
+    bytes: Vec<u8>,
     from: usize,
     to: usize,
+}
+
+/// How the other side ended.
+#[derive(Clone, Copy)]
+enum End {
+    /// By close_notify: what came was all there was.
+    Ordered,
+    /// Without it.
+    Cut,
 }
 
 /// Why there is no TLS.
@@ -75,43 +95,47 @@ impl Stream {
     /// There is no TLS, and the connection is of no use any more.
     pub fn begin_tls(
         &mut self,
-        mut connection: ClientConnection,
+        connection: UnbufferedClientConnection,
         deadline: Instant,
     ) -> Result<(), NoTls> {
-        connection.set_buffer_limit(Some(OUTGOING_BYTES));
         let mut tls = Tls {
             connection,
-            incoming: vec![0; INCOMING_BYTES],
-            from: 0,
-            to: 0,
+            incoming: Buffer::new(INCOMING_BYTES),
+            plain: Buffer::new(INCOMING_BYTES),
+            outgoing: Buffer::new(OUTGOING_BYTES),
+            end: None,
         };
         let stalled_or = |error: io::Error| match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => NoTls::Stalled,
             _ => NoTls::Broken(error),
         };
-        while tls.connection.is_handshaking() || tls.connection.wants_write() {
+        loop {
+            let processed = tls.process();
+            if let Err(error) = processed {
+                // The alert that tells the server why.
+                let _ = self.socket.set_write_timeout(Some(Duration::from_secs(1)));
+                let _ = tls.send(&self.socket);
+                return Err(NoTls::Refused(error));
+            }
+            if !tls.connection.is_handshaking() && tls.outgoing.is_empty() {
+                break;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             let left = Some(left).filter(|left| !left.is_zero());
             let left = left.ok_or(NoTls::Stalled)?;
             let set = self.socket.set_read_timeout(Some(left));
             set.and_then(|()| self.socket.set_write_timeout(Some(left)))
                 .map_err(NoTls::Broken)?;
-            let moved = match tls.connection.wants_write() {
-                true => tls.send(&self.socket),
-                false => tls.fill(&self.socket).and_then(|()| match tls.to {
-                    0 => Err(ErrorKind::UnexpectedEof.into()),
-                    _ => Ok(()),
+            let moved = match tls.outgoing.is_empty() {
+                false => tls.send(&self.socket),
+                true => tls.fill(&self.socket).and_then(|()| match tls.end {
+                    Some(_) => Err(ErrorKind::UnexpectedEof.into()),
+                    None => Ok(()),
                 }),
             };
             match moved {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 moved => moved.map_err(stalled_or)?,
-            }
-            if let Err(error) = tls.decrypt() {
-                // The alert that tells the server why.
-                let _ = self.socket.set_write_timeout(Some(Duration::from_secs(1)));
-                let _ = tls.send(&self.socket);
-                return Err(NoTls::Refused(error));
             }
         }
         self.tls = Some(Box::new(tls));
@@ -127,25 +151,19 @@ impl Stream {
         let Some(tls) = &mut self.tls else {
             return self.socket.read(buffer);
         };
-        match tls.connection.reader().read(buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            read => return read,
-        }
-        if tls.from == tls.to {
+        if tls.plain.is_empty() && tls.end.is_none() {
             tls.fill(&self.socket)?;
-        }
-        let received = tls.receive();
-        if tls.connection.wants_write() {
+            let processed = tls.process();
             // New keys are answered, and what cannot be decrypted.
             let _ = tls.send(&self.socket);
+            processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
         }
-        received?;
-        match tls.connection.reader().read(buffer) {
+        match (tls.plain.take(buffer), tls.end) {
+            (0, Some(End::Ordered)) => Ok(0),
+            (0, Some(End::Cut)) => Err(ErrorKind::UnexpectedEof.into()),
             // Tickets, say. Whoever waits has a deadline to look at.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                Err(ErrorKind::Interrupted.into())
-            }
-            read => read,
+            (0, None) => Err(ErrorKind::Interrupted.into()),
+            (n, _) => Ok(n),
         }
     }
 
@@ -159,18 +177,17 @@ impl Stream {
             *rest = &rest[n..];
             return Ok(());
         };
-        if !tls.connection.wants_write() {
-            let n = tls.connection.writer().write(rest)?;
-            *rest = &rest[n..];
+        if tls.outgoing.is_empty() {
+            let (chunk, behind) = rest.split_at(rest.len().min(CHUNK_BYTES));
+            tls.encrypt(Some(chunk))?;
+            *rest = behind;
         }
         tls.send(&self.socket)
     }
 
     /// Whether nothing that was taken waits to be sent.
     pub fn is_flushed(&self) -> bool {
-        self.tls
-            .as_ref()
-            .is_none_or(|tls| !tls.connection.wants_write())
+        self.tls.as_ref().is_none_or(|tls| tls.outgoing.is_empty())
     }
 
     /// Sends all of `bytes`.
@@ -189,28 +206,21 @@ impl Stream {
 
     /// Whether content, or the end of the connection, has arrived. It never waits.
     pub fn has_input(&mut self) -> bool {
-        loop {
-            let Some(tls) = &mut self.tls else {
-                return is_readable(&self.socket);
-            };
-            match tls.connection.process_new_packets() {
-                Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
+        let Some(tls) = &mut self.tls else {
+            return is_readable(&self.socket);
+        };
+        while tls.plain.is_empty() && tls.end.is_none() {
+            if !is_readable(&self.socket) {
+                return false;
+            }
+            let filled = tls.fill(&self.socket);
+            match filled {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Ok(()) if tls.process().is_ok() => {}
                 _ => return true,
             }
-            if tls.from == tls.to {
-                if !is_readable(&self.socket) {
-                    return false;
-                }
-                match tls.fill(&self.socket) {
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Ok(()) if tls.to > 0 => {}
-                    _ => return true,
-                }
-            }
-            if tls.receive().is_err() {
-                return true;
-            }
         }
+        true
     }
 
     /// Says that nothing more is sent: close_notify inside TLS, and the end of the stream.
@@ -219,7 +229,7 @@ impl Stream {
     /// Those of the socket.
     pub fn finish(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
-            tls.connection.send_close_notify();
+            tls.encrypt(None)?;
         }
         self.send_all(b"")?;
         self.socket.shutdown(Shutdown::Write)
@@ -227,51 +237,190 @@ impl Stream {
 }
 
 impl Tls {
-    /// Reads ciphertext once; nothing came (`to` is 0) at its end.
+    /// Reads ciphertext once.
     fn fill(&mut self, mut socket: &TcpStream) -> io::Result<()> {
-        (self.from, self.to) = (0, 0);
-        self.to = socket.read(&mut self.incoming)?;
-        if self.to == 0 {
-            self.connection.read_tls(&mut io::empty())?;
+        let room = self.incoming.room();
+        if room.is_empty() {
+            return Err(io::Error::other("a TLS message that never ends"));
+        }
+        match socket.read(room)? {
+            0 => self.end = Some(End::Cut),
+            n => self.incoming.to += n,
         }
         Ok(())
     }
 
-    /// Decrypts some of what was read.
-    fn receive(&mut self) -> io::Result<()> {
-        self.take()?;
-        match self.connection.process_new_packets() {
-            Ok(_) => Ok(()),
-            Err(error) => Err(io::Error::new(ErrorKind::InvalidData, error)),
-        }
-    }
-
-    fn take(&mut self) -> io::Result<()> {
-        let mut waiting = &self.incoming[self.from..self.to];
-        if !waiting.is_empty() {
-            self.from += self.connection.read_tls(&mut waiting)?;
-        }
-        Ok(())
-    }
-
-    /// All that was read, for as long as the handshake goes on.
-    fn decrypt(&mut self) -> Result<(), rustls::Error> {
+    /// Decrypts all that was read and encodes what has to be answered. What stays in `incoming` is the
+    /// beginning of something; rustls remembers places in it.
+    fn process(&mut self) -> Result<(), rustls::Error> {
         loop {
-            self.connection.process_new_packets()?;
-            if self.from == self.to || !self.connection.is_handshaking() {
+            let UnbufferedStatus { mut discard, state } =
+                self.connection.process_tls_records(self.incoming.filled());
+            let mut starved = false;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        self.plain.append(record.payload);
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    self.outgoing.encode(|out| data.encode(out))?;
+                }
+                // Everything leaves in order, so encoded is as good as sent.
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.end = Some(End::Ordered),
+                Ok(_) => starved = true,
+                Err(error) => {
+                    self.incoming.from += discard;
+                    self.encode_alert();
+                    return Err(error);
+                }
+            }
+            self.incoming.from += discard;
+            if starved {
                 return Ok(());
             }
-            if let Err(error) = self.take() {
-                return Err(rustls::Error::General(error.to_string()));
+        }
+    }
+
+    /// What went wrong is for the server to know too. Behind the last of what rustls has to say it
+    /// would look at the rest again and take offence once more.
+    fn encode_alert(&mut self) {
+        while self.connection.wants_write() {
+            match self
+                .connection
+                .process_tls_records(self.incoming.filled())
+                .state
+            {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    if self.outgoing.encode(|out| data.encode(out)).is_err() {
+                        return;
+                    }
+                }
+                _ => return,
             }
         }
     }
 
-    /// Sends ciphertext once.
+    /// `None`: close_notify.
+    fn encrypt(&mut self, plain: Option<&[u8]>) -> io::Result<()> {
+        if plain.is_some_and(<[u8]>::is_empty) {
+            return Ok(());
+        }
+        let broken = |error: rustls::Error| io::Error::new(ErrorKind::InvalidData, error);
+        self.process().map_err(broken)?;
+        let state = self
+            .connection
+            .process_tls_records(self.incoming.filled())
+            .state;
+        let Ok(ConnectionState::WriteTraffic(mut traffic)) = state else {
+            return Err(ErrorKind::BrokenPipe.into());
+        };
+        let sealed = self.outgoing.encode(|out| match plain {
+            Some(plain) => traffic.encrypt(plain, out),
+            None => traffic.queue_close_notify(out),
+        });
+        sealed.map_err(broken)
+    }
+
+    /// Sends ciphertext once, if there is any.
     fn send(&mut self, mut socket: &TcpStream) -> io::Result<()> {
-        match self.connection.write_tls(&mut socket)? {
-            0 if self.connection.wants_write() => Err(ErrorKind::WriteZero.into()),
-            _ => Ok(()),
+        let waiting = self.outgoing.filled();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        match socket.write(waiting)? {
+            0 => Err(ErrorKind::WriteZero.into()),
+            n => {
+                self.outgoing.from += n;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Why something was not put into a buffer: it takes so much.
+trait TooSmall {
+    fn required(&self) -> Option<usize>;
+}
+
+impl TooSmall for EncodeError {
+    fn required(&self) -> Option<usize> {
+        match self {
+            EncodeError::InsufficientSize(size) => Some(size.required_size),
+            EncodeError::AlreadyEncoded => None,
+        }
+    }
+}
+
+impl TooSmall for EncryptError {
+    fn required(&self) -> Option<usize> {
+        match self {
+            EncryptError::InsufficientSize(size) => Some(size.required_size),
+            EncryptError::EncryptExhausted => None,
+        }
+    }
+}
+
+impl Buffer {
+    fn new(bytes: usize) -> Buffer {
+        Buffer {
+            bytes: vec![0; bytes],
+            from: 0,
+            to: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    fn filled(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.from..self.to]
+    }
+
+    /// What is free behind the content, which moves to the beginning.
+    fn room(&mut self) -> &mut [u8] {
+        if self.from > 0 {
+            self.bytes.copy_within(self.from..self.to, 0);
+            (self.from, self.to) = (0, self.to - self.from);
+        }
+        &mut self.bytes[self.to..]
+    }
+
+    fn append(&mut self, content: &[u8]) {
+        if self.room().len() < content.len() {
+            self.bytes.resize(self.to + content.len(), 0);
+        }
+        self.room()[..content.len()].copy_from_slice(content);
+        self.to += content.len();
+    }
+
+    fn take(&mut self, into: &mut [u8]) -> usize {
+        let n = into.len().min(self.to - self.from);
+        into[..n].copy_from_slice(&self.filled()[..n]);
+        self.from += n;
+        n
+    }
+
+    /// Has `put` write behind the content, with as much room as it wants.
+    fn encode<E: TooSmall>(
+        &mut self,
+        mut put: impl FnMut(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<(), rustls::Error> {
+        loop {
+            match put(self.room()) {
+                Ok(n) => {
+                    self.to += n;
+                    return Ok(());
+                }
+                Err(error) => match error.required() {
+                    Some(bytes) => self.bytes.resize(self.to + bytes, 0),
+                    None => return Err(rustls::Error::EncryptError),
+                },
+            }
         }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use rustls::client::UnbufferedClientConnection;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, ClientConfig, ClientConnection};
+use rustls::{AlertDescription, ClientConfig};
 
 use super::error::{Error, Exit, plain};
 use super::server::Server;
@@ -65,7 +66,7 @@ impl Session {
     /// # Errors
     /// [`error`] says what they mean.
     pub fn begin(&self, stream: &mut Stream, timeout: Duration) -> Result<(), NoTls> {
-        let connection = ClientConnection::new(self.config.clone(), self.name.clone());
+        let connection = UnbufferedClientConnection::new(self.config.clone(), self.name.clone());
         let connection = connection.map_err(NoTls::Refused)?;
         stream.begin_tls(connection, Instant::now() + timeout)
     }
