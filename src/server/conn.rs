@@ -7,6 +7,7 @@
 
 mod control;
 mod moving;
+mod paced;
 mod protected;
 
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use mio::net::TcpStream;
 
 use super::background::Ticket;
 use super::pump::QUANTUM_BYTES;
+use super::rate::Pace;
 use super::tls::{self, Tls};
 use super::{Id, Shared, Socket, World};
 use crate::session::{Action, Ended, Input, Outcome, PasswordAnswer, Session, Task};
@@ -70,6 +72,8 @@ pub struct Conn {
     output: Vec<u8>,
     output_at: usize,
     moving: Option<Box<Moving>>,
+    /// How fast its transfers may be; `None`: as fast as they can.
+    pace: Option<Box<Pace>>,
     /// A data connection that came before its transfer.
     early: Option<Early>,
     /// A passive data connection was made ready and has not been used for a transfer.
@@ -113,6 +117,7 @@ impl Conn {
             output: Vec::new(),
             output_at: 0,
             moving: None,
+            pace: None,
             early: None,
             listens: false,
             slot: None,
@@ -216,7 +221,8 @@ impl Conn {
         {
             self.end_transfer(Outcome::NotProtected, shared);
         }
-        if self.stall.as_ref().is_some_and(|stall| stall.until <= now) {
+        let stalled = self.stall.as_ref().is_some_and(|stall| stall.until <= now);
+        if stalled && !self.is_kept_waiting() {
             let moved = self.moved();
             let limits = &shared.world.config.limits;
             let before = self.stall.take().map_or(0, |stall| stall.moved_before);
@@ -258,7 +264,11 @@ impl Conn {
             self.moving.as_ref().and_then(|m| m.handshake_until),
             self.handshake_until,
             self.listening_until,
-            self.stall.as_ref().map(|stall| stall.until),
+            // Who is kept waiting has not stalled.
+            self.stall
+                .as_ref()
+                .map(|stall| stall.until)
+                .filter(|_| !self.is_kept_waiting()),
             self.closing.as_ref().and_then(|closing| closing.until),
         ]
         .into_iter()
@@ -400,6 +410,7 @@ impl Conn {
             Action::Transfer(transfer) => self.begin(*transfer, shared),
             Action::CutTransfer => {
                 let moving = self.moving.take()?;
+                self.rest(shared);
                 let bytes = moving.pump.moved();
                 self.flushed += moving.moved();
                 let ended = Ended {

@@ -20,6 +20,7 @@ mod listen;
 mod passive;
 mod passwords;
 mod pump;
+mod rate;
 mod start;
 mod timers;
 mod tls;
@@ -50,6 +51,7 @@ use lingering::Lingering;
 use passive::Passive;
 use passwords::Passwords;
 use pump::Tools;
+use rate::Rates;
 use start::load_users;
 pub use start::{StartError, examine, raise_descriptor_limit, serves_users};
 use timers::Timers;
@@ -146,6 +148,7 @@ struct Shared {
     tls: Option<tls::Setup>,
     /// Where there are users.
     passwords: Option<Passwords>,
+    rates: Rates,
     lingering: Lingering,
     /// For what was read and not yet used.
     inputs: Buffers,
@@ -360,6 +363,7 @@ impl Server {
                 Ok(users) => {
                     log::info!("SIGHUP: {} users in {}", users.len(), path.display());
                     passwords.reload(users);
+                    self.shared.rates.forget_idle(self.shared.now);
                 }
                 Err(error) => log::error!("SIGHUP: the users stay as they were: {error}"),
             }
@@ -418,6 +422,9 @@ impl Server {
                 return self.dead.push(id.key);
             }
         }
+        if let Some(at) = conn.wake() {
+            self.timers.wake(at, id);
+        }
         if let Some(at) = conn.deadline(&self.shared.world)
             && conn.timer_at.is_none_or(|timer| at < timer)
         {
@@ -445,6 +452,11 @@ impl Server {
     fn expire(&mut self) {
         let now = self.shared.now;
         self.shared.lingering.expire(now);
+        while let Some(id) = self.timers.woken(now) {
+            if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
+                queue(&mut self.ready, conn);
+            }
+        }
         while let Some((at, id)) = self.timers.pop(now) {
             let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) else {
                 continue;

@@ -35,6 +35,9 @@ const BATCH_COST: usize = QUANTUM_BYTES / 4;
 /// sending so much.
 const HANDSHAKE_COST: usize = QUANTUM_BYTES / 4;
 
+/// What is read at a time of a handshake, of a client that may not move anything yet.
+const HANDSHAKE_BYTES: usize = 2048;
+
 /// What all transfers share: only one of them runs at a time.
 #[derive(Debug)]
 pub struct Tools {
@@ -97,6 +100,8 @@ pub enum Step {
     More,
     /// The socket is not ready; it will tell.
     Blocked,
+    /// What may move for now has moved.
+    Limited,
     /// It is over.
     Done(Outcome),
 }
@@ -118,6 +123,11 @@ pub struct Pump {
 /// What one read or write of a socket gave.
 enum Io {
     Moved(usize),
+    /// So many bytes of the socket, which may have completed no record, or several.
+    Decrypted {
+        read: usize,
+        bytes: usize,
+    },
     Blocked,
     Ended(Outcome),
 }
@@ -156,8 +166,25 @@ impl Pump {
         self.job
     }
 
-    /// Moves up to `budget` bytes between the job and the wire, and takes them off the budget.
-    pub fn step(&mut self, wire: &mut Wire, tools: &mut Tools, budget: &mut usize) -> Step {
+    /// Whether it is not its end that comes next.
+    fn has_bytes_to_move(&self) -> bool {
+        match &self.job {
+            Job::Send(send) => send.bytes > 0 || self.held_at < self.held.len(),
+            Job::Text(_) => self.held_at < self.held.len(),
+            Job::Receive(receive) => receive.bytes != Some(0),
+            Job::Discard(left) => *left > 0,
+        }
+    }
+
+    /// Moves bytes between the job and the wire, and takes them off `budget`, the work that may be
+    /// done, and off `allowed`, the bytes that the wire may carry. A handshake costs only work.
+    pub fn step(
+        &mut self,
+        wire: &mut Wire,
+        tools: &mut Tools,
+        budget: &mut usize,
+        allowed: &mut usize,
+    ) -> Step {
         let socket = wire.socket;
         loop {
             if *budget == 0 {
@@ -169,15 +196,20 @@ impl Pump {
             {
                 return step;
             }
+            let handshaking = wire.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+            if *allowed == 0 && !handshaking && self.has_bytes_to_move() {
+                return Step::Limited;
+            }
+            let most = (*budget).min(*allowed);
             let moved = match (&mut self.job, &mut wire.tls) {
                 (Job::Send(send), _) if send.bytes == 0 && self.held.is_empty() => {
                     return Step::Done(Outcome::Complete);
                 }
                 (Job::Send(send), Some(tls)) if send.ascii.is_none() => {
-                    send_encrypted(send, tls, socket, tools)
+                    send_encrypted(send, tls, socket, tools, *allowed)
                 }
                 (Job::Send(send), None) if send.ascii.is_none() && !self.copies => {
-                    match send_file(send, socket, *budget) {
+                    match send_file(send, socket, most) {
                         Io::Ended(Outcome::Failed(error)) if cannot_sendfile(&error) => {
                             self.copies = true;
                             continue;
@@ -190,13 +222,17 @@ impl Pump {
                         return Step::Done(Outcome::Failed(error));
                     }
                     match (self.held_at < self.held.len(), self.ended) {
-                        (true, _) => self.send_held(wire, tools),
+                        (true, _) if *allowed == 0 => continue,
+                        (true, _) => self.send_held(wire, tools, *allowed),
                         (false, true) => return Step::Done(Outcome::Complete),
                         (false, false) => continue,
                     }
                 }
                 (Job::Receive(receive), Some(tls)) => {
-                    decrypt_in(receive, tls, socket, tools, budget)
+                    // Behind its end stands what it is for.
+                    let handshake = if handshaking { HANDSHAKE_BYTES } else { 0 };
+                    let most = (*allowed).max(handshake);
+                    decrypt_in(receive, tls, socket, tools, most)
                 }
                 (Job::Receive(receive), None) => {
                     if receive.bytes == Some(0) {
@@ -204,18 +240,25 @@ impl Pump {
                     }
                     let splices = receive.ascii.is_none() && receive.digest.is_none();
                     if splices && self.moved >= SPLICE_FROM_BYTES {
-                        splice_in(receive, socket, tools, *budget)
+                        splice_in(receive, socket, tools, most)
                     } else {
-                        copy_in(receive, socket, tools, *budget)
+                        copy_in(receive, socket, tools, most)
                     }
                 }
                 (Job::Discard(0), _) => return Step::Done(Outcome::Complete),
-                (Job::Discard(left), _) => discard(left, socket, tools, *budget),
+                (Job::Discard(left), _) => discard(left, socket, tools, most),
             };
             match moved {
                 Io::Moved(n) => {
                     self.moved += n as u64;
-                    *budget -= n.min(*budget);
+                    *budget = budget.saturating_sub(n);
+                    *allowed = allowed.saturating_sub(n);
+                }
+                Io::Decrypted { read, bytes } => {
+                    let handshake = if handshaking { HANDSHAKE_COST } else { 0 };
+                    self.moved += bytes as u64;
+                    *budget = budget.saturating_sub(read.max(bytes) + handshake);
+                    *allowed = allowed.saturating_sub(read);
                 }
                 Io::Blocked => return Step::Blocked,
                 Io::Ended(outcome) => return Step::Done(outcome),
@@ -271,8 +314,9 @@ impl Pump {
         Ok(())
     }
 
-    fn send_held(&mut self, wire: &mut Wire, tools: &mut Tools) -> Io {
+    fn send_held(&mut self, wire: &mut Wire, tools: &mut Tools, most: usize) -> Io {
         let held = &self.held[self.held_at..];
+        let held = &held[..held.len().min(most)];
         let io = match &mut wire.tls {
             Some(tls) => match tls.write(wire.socket, held, &mut tools.tls) {
                 Ok(0) => Io::Blocked,
@@ -302,7 +346,7 @@ fn before_sending(
         }
         tools.scratch.clear();
         // What a client sends on a connection that is the server's to send on is nothing.
-        match tls.read(socket, &mut tools.scratch, &mut tools.tls) {
+        match tls.read(socket, &mut tools.scratch, &mut tools.tls, usize::MAX) {
             Read::Moved(_) => *budget -= HANDSHAKE_COST.min(*budget),
             Read::Blocked => return Some(Step::Blocked),
             _ => return Some(Step::Done(Outcome::NotProtected)),
@@ -319,8 +363,14 @@ fn before_sending(
 }
 
 /// Nothing of before waits, so all of it is taken.
-fn send_encrypted(send: &mut Send, tls: &mut Tls, socket: BorrowedFd, tools: &mut Tools) -> Io {
-    let most = at_most(Some(send.bytes), WRITE_BYTES);
+fn send_encrypted(
+    send: &mut Send,
+    tls: &mut Tls,
+    socket: BorrowedFd,
+    tools: &mut Tools,
+    most: usize,
+) -> Io {
+    let most = at_most(Some(send.bytes), most.min(WRITE_BYTES));
     let n = match send.file.read_at(&mut tools.chunk[..most], send.at) {
         Ok(0) => return Io::Ended(Outcome::Failed(io::ErrorKind::UnexpectedEof.into())),
         Ok(n) => n,
@@ -343,22 +393,16 @@ fn decrypt_in(
     tls: &mut Tls,
     socket: BorrowedFd,
     tools: &mut Tools,
-    budget: &mut usize,
+    most: usize,
 ) -> Io {
-    let handshake = if tls.is_handshaking() {
-        HANDSHAKE_COST
-    } else {
-        0
-    };
     let mut scratch = std::mem::take(&mut tools.scratch);
     scratch.clear();
-    let io = match tls.read(socket, &mut scratch, &mut tools.tls) {
-        Read::Moved(n) => match write_in(into, &scratch, &mut Vec::new()) {
-            Ok(()) => {
-                let beside = n.saturating_sub(scratch.len()) + handshake;
-                *budget = budget.saturating_sub(beside);
-                Io::Moved(scratch.len())
-            }
+    let io = match tls.read(socket, &mut scratch, &mut tools.tls, most) {
+        Read::Moved(read) => match write_in(into, &scratch, &mut Vec::new()) {
+            Ok(()) => Io::Decrypted {
+                read,
+                bytes: scratch.len(),
+            },
             Err(error) => Io::Ended(Outcome::Failed(error)),
         },
         Read::Blocked => Io::Blocked,
@@ -590,7 +634,7 @@ pub fn flush(socket: impl AsFd, bytes: &[u8], at: &mut usize, more: bool) -> io:
         match send(socket.as_fd(), &bytes[*at..], flags) {
             Io::Moved(n) => *at += n,
             Io::Blocked => return Ok(false),
-            Io::Ended(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+            Io::Decrypted { .. } | Io::Ended(_) => return Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
     Ok(true)

@@ -24,6 +24,7 @@ use super::lingering::Lingering;
 use super::passive::Passive;
 use super::passwords::Passwords;
 use super::pump::Tools;
+use super::rate::Rates;
 use super::timers::Timers;
 use super::{
     Certificate, LISTENERS, ONE_TIME_USER, PASSIVE, Random, SIGNAL, Server, Shared, Stopping, WAKE,
@@ -146,12 +147,14 @@ impl Server {
         let home = Arc::new(home);
         let now = Instant::now();
         let passwords = users.map(|users| Passwords::start(users, &home, &waker, now));
+        let rates = Rates::new(config.limits.rate_bytes_per_s);
         let mut shared = Shared {
             passwords: passwords.transpose().map_err(io)?,
             world: Rc::new(World { config, home }),
             registry,
             passive,
             background,
+            rates,
             tls,
             lingering: Lingering::new((descriptors as usize / 16).clamp(1, LINGERING_MAX)),
             inputs: Buffers::new(conn::INPUT_BYTES, 4 * conn::INPUT_BYTES),
@@ -229,12 +232,9 @@ fn open_listeners(
 pub(super) fn load_users(path: &Path) -> Result<Users, StartError> {
     let users = Users::load(path).map_err(|error| StartError(error.to_string()))?;
     for user in users.sorted() {
-        let limited = user.quota != Amount::MAX
-            || user.rate_bytes_per_s.is_some()
-            || user.session_rate_bytes_per_s.is_some();
-        if limited {
+        if user.quota != Amount::MAX {
             return Err(StartError(format!(
-                "{}: {} has a quota or a rate, which this version does not keep yet; take it out",
+                "{}: {} has a quota, which this version does not keep yet; take it out",
                 path.display(),
                 user.name
             )));

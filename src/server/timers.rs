@@ -14,6 +14,8 @@ const TICK: Duration = Duration::from_millis(64);
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(Instant, Id)>>,
+    /// Those that no deadline is meant by: who waits for them goes on then, and not a tick later.
+    wakes: BinaryHeap<Reverse<(Instant, Id)>>,
 }
 
 impl Timers {
@@ -22,9 +24,24 @@ impl Timers {
         self.heap.push(Reverse((at, id)));
     }
 
-    /// When to look next: up to a tick after the first entry.
+    /// Have `id` go on at `at`.
+    pub fn wake(&mut self, at: Instant, id: Id) {
+        self.wakes.push(Reverse((at, id)));
+    }
+
+    /// When to look next: up to a tick after the first deadline.
     pub fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, _))| *at + TICK)
+        let deadline = self.heap.peek().map(|Reverse((at, _))| *at + TICK);
+        let wake = self.wakes.peek().map(|Reverse((at, _))| *at);
+        deadline.into_iter().chain(wake).min()
+    }
+
+    /// Takes one that goes on now.
+    pub fn woken(&mut self, now: Instant) -> Option<Id> {
+        if self.wakes.peek().is_none_or(|Reverse((at, _))| *at > now) {
+            return None;
+        }
+        self.wakes.pop().map(|Reverse((_, id))| id)
     }
 
     /// Takes one entry that has expired.
@@ -60,5 +77,20 @@ mod tests {
             .collect();
         assert_eq!(keys, [10, 20]);
         assert_eq!(timers.pop(late), None);
+    }
+
+    #[test]
+    fn who_is_to_be_woken_is_woken_in_time() {
+        let start = Instant::now();
+        let id = |key| Id { key, generation: 0 };
+        let mut timers = Timers::default();
+        timers.schedule(start, id(1));
+        let at = start + TICK / 2;
+        timers.wake(at, id(2));
+        assert_eq!(timers.next(), Some(at));
+        assert_eq!(timers.woken(start), None);
+        assert_eq!(timers.woken(at), Some(id(2)));
+        assert_eq!(timers.woken(at), None);
+        assert_eq!(timers.next(), Some(start + TICK));
     }
 }

@@ -164,7 +164,7 @@ impl Tls {
     /// [`Tls::read`], and until then [`Tls::withhold_tickets`] is not too late.
     pub fn greet(&mut self, socket: BorrowedFd, buffers: &mut Buffers) -> Read {
         while !self.has_greeted() {
-            match self.read(socket, &mut Vec::new(), buffers) {
+            match self.read(socket, &mut Vec::new(), buffers, usize::MAX) {
                 Read::Moved(_) => {}
                 read => return read,
             }
@@ -179,9 +179,15 @@ impl Tls {
         }
     }
 
-    /// Reads once from the socket and appends what can be decrypted to `plain`. What has to be
-    /// answered, during the handshake and after it, is answered.
-    pub fn read(&mut self, socket: BorrowedFd, plain: &mut Vec<u8>, buffers: &mut Buffers) -> Read {
+    /// Reads once from the socket, up to `most` bytes, and appends what can be decrypted to `plain`.
+    /// What has to be answered, during the handshake and after it, is answered.
+    pub fn read(
+        &mut self,
+        socket: BorrowedFd,
+        plain: &mut Vec<u8>,
+        buffers: &mut Buffers,
+        most: usize,
+    ) -> Read {
         if let Some(end) = self.end {
             return end.into();
         }
@@ -194,7 +200,8 @@ impl Tls {
         incoming.resize(READ_BYTES + HELD_BYTES_MAX, 0);
         incoming[..held].copy_from_slice(&self.incoming);
         let n = loop {
-            match rustix::io::read(socket, &mut incoming[held..held + READ_BYTES]) {
+            let room = &mut incoming[held..held + most.min(READ_BYTES)];
+            match rustix::io::read(socket, room) {
                 Ok(0) if was_handshaking => return self.ended(End::Refused),
                 Ok(0) => return self.ended(End::Cut),
                 Ok(n) => break n,

@@ -11,6 +11,7 @@ use super::{
     Who,
 };
 use crate::accounts::password::Password;
+use crate::accounts::users::User;
 use crate::accounts::{self, Permission, Permissions};
 use crate::config::TlsLevel;
 use crate::proto::facts::Facts;
@@ -25,6 +26,8 @@ const WRONG_PASSWORDS_MAX: u8 = 3;
 /// What exists only after login.
 #[derive(Debug)]
 pub(super) struct Login {
+    /// `None`: nobody in particular.
+    pub(super) user: Option<Arc<User>>,
     /// What the user sees as `/`.
     pub(super) home: Arc<Root>,
     pub(super) permissions: Permissions,
@@ -101,7 +104,7 @@ pub(super) fn pass(session: &mut Session, turn: &mut Turn) -> Handled {
     if accounts::is_anonymous(&name) {
         return match turn.cx.config.anonymous.permissions() {
             Some(permissions) => Ok(session
-                .admit(&name, permissions, turn.cx.home.clone(), turn.cx)
+                .admit(&name, None, permissions, turn.cx.home.clone(), turn.cx)
                 .into()),
             None => session.refuse(&name),
         };
@@ -118,6 +121,7 @@ impl Session {
     fn admit(
         &mut self,
         name: &[u8],
+        user: Option<Arc<User>>,
         permissions: Permissions,
         home: Arc<Root>,
         cx: &Context,
@@ -128,6 +132,7 @@ impl Session {
             self.peer
         );
         self.who = Who::Known(Box::new(Login {
+            user,
             home,
             permissions,
             cwd: VirtualPath::root(),
@@ -175,7 +180,8 @@ impl Session {
         };
         let handled = match answer {
             PasswordAnswer::Right { user, home } => {
-                Ok(self.admit(&name, user.permissions, home, cx).into())
+                let permissions = user.permissions;
+                Ok(self.admit(&name, Some(user), permissions, home, cx).into())
             }
             PasswordAnswer::Wrong => self.refuse(&name),
             PasswordAnswer::Busy => {

@@ -33,6 +33,7 @@ mod transfers;
 pub mod verbs;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use exchange::{Action, Context, Input, PasswordAnswer, Totals};
@@ -40,6 +41,7 @@ pub use job::{Ended, Job, Outcome, Receive, Send, Transfer, Via};
 pub use task::{Algorithm, Done, Task};
 pub use text::Text;
 
+use crate::accounts::users::User;
 use crate::config::Config;
 use crate::proto::facts::Facts;
 use crate::proto::line::{self, Split};
@@ -545,6 +547,14 @@ impl Session {
     /// Whether somebody is logged in.
     pub fn is_logged_in(&self) -> bool {
         matches!(self.who, Who::Known(_))
+    }
+
+    /// The user who is logged in; `None` also for anonymous sessions.
+    pub fn user(&self) -> Option<&Arc<User>> {
+        match &self.who {
+            Who::Known(login) => login.user.as_ref(),
+            Who::Stranger { .. } => None,
+        }
     }
 
     /// Address of the client.

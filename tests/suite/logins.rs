@@ -2,67 +2,17 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 use crate::common::PATIENCE;
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
-use crate::common::tools::run_with;
+use crate::common::users::{Users, logged_in, password};
 use crate::common::wait_for;
-
-/// A users file that `hauld user` writes.
-struct Users(TempDir);
-
-impl Users {
-    fn new(users: &[(&str, &str, &[&str])]) -> Users {
-        let file = Users(tempfile::tempdir().expect("making a directory"));
-        for (name, password, options) in users {
-            file.user(&[&["add", name], *options].concat(), password);
-        }
-        file
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("users.toml")
-    }
-
-    fn user(&self, args: &[&str], input: &str) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hauld"));
-        command
-            .arg("user")
-            .args(args)
-            .arg("--users")
-            .arg(self.path());
-        run_with(&mut command, input.as_bytes()).ok();
-    }
-
-    /// Anonymous sessions too, for the questions at the end.
-    fn server(&self) -> Server {
-        let path = self.path();
-        Server::start(&[
-            "--users",
-            path.to_str().expect("a path"),
-            "--anonymous",
-            "write",
-        ])
-    }
-}
-
-fn password(session: &mut Control, name: &str, password: &str) -> u16 {
-    assert_eq!(session.command(&format!("USER {name}")).code, 331);
-    session.command(&format!("PASS {password}")).code
-}
-
-fn logged_in(server: &Server, name: &str, secret: &str) -> Control {
-    let mut session = Control::connect(server.addr());
-    assert_eq!(password(&mut session, name, secret), 230);
-    session
-}
 
 #[test]
 fn a_user_sees_the_home_and_nothing_else() {

@@ -12,6 +12,7 @@ mod check;
 mod event_loop;
 mod files;
 mod haul_with_others;
+mod limits;
 mod logins;
 mod protocol;
 mod real_clients;

@@ -113,10 +113,32 @@ impl Conn {
             return false;
         };
         let before = *budget;
-        let step = match &mut moving.data {
+        let step = match &moving.data {
             Data::Failed => Step::Done(Outcome::NoConnection),
             Data::Awaited | Data::Connecting(_) => Step::Blocked,
             Data::Open { ready: false, .. } => Step::Blocked,
+            Data::Open { .. } | Data::Control => self.step_paced(&mut moving, shared, budget),
+        };
+        self.moving = Some(moving);
+        match step {
+            Step::More | Step::Blocked | Step::Limited => *budget != before,
+            Step::Done(outcome) => {
+                self.end_transfer(outcome, shared);
+                true
+            }
+        }
+    }
+
+    /// One step of a transfer whose connection is there.
+    pub(super) fn step(
+        &mut self,
+        moving: &mut Moving,
+        shared: &mut Shared,
+        budget: &mut usize,
+        allowed: &mut usize,
+    ) -> Step {
+        match &mut moving.data {
+            Data::Failed | Data::Awaited | Data::Connecting(_) => Step::Blocked,
             Data::Open {
                 stream,
                 ready,
@@ -126,7 +148,7 @@ impl Conn {
                     socket: stream.as_fd(),
                     tls: moving.tls.as_deref_mut(),
                 };
-                let step = protected::step(&mut moving.pump, &mut wire, shared, budget);
+                let step = protected::step(&mut moving.pump, &mut wire, shared, budget, allowed);
                 if let Some(until) = moving.handshake_until {
                     let limit = shared.world.config.limits.tls_handshake_timeout;
                     let handshaking = moving.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
@@ -151,18 +173,27 @@ impl Conn {
                 }
             }
             Data::Control if moving.pump.is_receiving() => {
-                self.receive_in_band(&mut moving.pump, shared, budget)
+                self.receive_in_band(&mut moving.pump, shared, budget, allowed)
             }
-            Data::Control => self.send_in_band(&mut moving.pump, shared, budget),
-        };
-        self.moving = Some(moving);
-        match step {
-            Step::More | Step::Blocked => *budget != before,
-            Step::Done(outcome) => {
-                self.end_transfer(outcome, shared);
-                true
-            }
+            Data::Control => self.send_in_band(&mut moving.pump, shared, budget, allowed),
         }
+    }
+
+    /// Gives a body what of it has been read already.
+    pub(super) fn feed(
+        &mut self,
+        pump: &mut Pump,
+        shared: &mut Shared,
+        budget: &mut usize,
+        allowed: &mut usize,
+    ) -> Option<Outcome> {
+        let unread = &self.unread[self.unread_at..];
+        let unread = &unread[..unread.len().min(*allowed)];
+        let (used, outcome) = pump.feed(unread, &mut shared.tools);
+        self.unread_at += used;
+        *budget = budget.saturating_sub(used);
+        *allowed -= used;
+        outcome
     }
 
     fn receive_in_band(
@@ -170,15 +201,16 @@ impl Conn {
         pump: &mut Pump,
         shared: &mut Shared,
         budget: &mut usize,
+        allowed: &mut usize,
     ) -> Step {
         if self.tls.is_some() {
-            return self.receive_decrypted(pump, shared, budget);
+            return self.receive_decrypted(pump, shared, budget, allowed);
         }
-        let (used, outcome) = pump.feed(&self.unread[self.unread_at..], &mut shared.tools);
-        self.unread_at += used;
-        *budget -= used.min(*budget);
-        if let Some(outcome) = outcome {
+        if let Some(outcome) = self.feed(pump, shared, budget, allowed) {
             return Step::Done(outcome);
+        }
+        if *allowed == 0 {
+            return Step::Limited;
         }
         // The end may have been read already, behind a part of the body.
         if self.ended {
@@ -191,14 +223,20 @@ impl Conn {
             socket: self.control.as_fd(),
             tls: None,
         };
-        let step = pump.step(&mut wire, &mut shared.tools, budget);
+        let step = pump.step(&mut wire, &mut shared.tools, budget, allowed);
         if matches!(step, Step::Blocked) {
             self.readable = false;
         }
         step
     }
 
-    fn send_in_band(&mut self, pump: &mut Pump, shared: &mut Shared, budget: &mut usize) -> Step {
+    fn send_in_band(
+        &mut self,
+        pump: &mut Pump,
+        shared: &mut Shared,
+        budget: &mut usize,
+        allowed: &mut usize,
+    ) -> Step {
         self.flush_with(true, shared);
         if self.dead || !self.is_flushed() || !self.writable {
             return Step::Blocked;
@@ -207,7 +245,7 @@ impl Conn {
             socket: self.control.as_fd(),
             tls: self.tls.as_deref_mut(),
         };
-        let step = pump.step(&mut wire, &mut shared.tools, budget);
+        let step = pump.step(&mut wire, &mut shared.tools, budget, allowed);
         if matches!(step, Step::Blocked) {
             self.writable = false;
         }
@@ -218,6 +256,7 @@ impl Conn {
         let Some(moving) = self.moving.take() else {
             return;
         };
+        self.rest(shared);
         let moved = moving.moved();
         let Moving {
             pump, data, tls, ..
@@ -260,8 +299,9 @@ impl Conn {
     }
 
     /// Ends a transfer that nobody asks about any more.
-    pub(super) fn drop_transfer(&mut self, shared: &Shared) {
+    pub(super) fn drop_transfer(&mut self, shared: &mut Shared) {
         if let Some(moving) = self.moving.take() {
+            self.rest(shared);
             // What has moved stays moved: whether replies are read is judged by the difference.
             self.flushed += moving.pump.moved();
             drop_job(moving.pump.into_job(), shared);
@@ -286,6 +326,7 @@ impl Conn {
 
     pub(super) fn begin(&mut self, transfer: Transfer, shared: &mut Shared) -> Option<Input> {
         let Transfer { job, via, protect } = transfer;
+        self.set_pace(shared);
         let protection = match (&via, &self.early) {
             (Via::Passive, Some(_)) => self.protect_early(protect),
             (Via::Passive | Via::Active(_), _) => self.protect(protect),
@@ -373,7 +414,8 @@ impl Conn {
     }
 
     fn is_small(&self, send: &Send) -> bool {
-        send.bytes <= SMALL_FILE_BYTES && send.ascii.is_none() && self.held() < OUTPUT_BYTES
+        let fits = send.bytes <= SMALL_FILE_BYTES && self.held() < OUTPUT_BYTES;
+        fits && send.ascii.is_none() && self.pace.is_none()
     }
 
     fn send_small(&mut self, mut send: Send) -> Input {

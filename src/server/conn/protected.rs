@@ -93,7 +93,7 @@ impl Conn {
             return false;
         };
         let socket = self.control.as_fd();
-        let read = tls.read(socket, &mut self.unread, &mut shared.tools.tls);
+        let read = tls.read(socket, &mut self.unread, &mut shared.tools.tls, usize::MAX);
         if self.handshake_until.is_some() && !tls.is_handshaking() {
             self.handshake_until = None;
             log::debug!("{} uses {}", self.session.peer(), tls.agreed());
@@ -136,16 +136,17 @@ impl Conn {
         pump: &mut Pump,
         shared: &mut Shared,
         budget: &mut usize,
+        allowed: &mut usize,
     ) -> Step {
         loop {
-            let (used, outcome) = pump.feed(&self.unread[self.unread_at..], &mut shared.tools);
-            self.unread_at += used;
-            *budget = budget.saturating_sub(used);
-            if let Some(outcome) = outcome {
+            if let Some(outcome) = self.feed(pump, shared, budget, allowed) {
                 return Step::Done(outcome);
             }
             if *budget == 0 {
                 return Step::More;
+            }
+            if *allowed == 0 {
+                return Step::Limited;
             }
             if self.ended {
                 return Step::Done(Outcome::Broken);
@@ -204,8 +205,9 @@ pub(super) fn step(
     wire: &mut Wire,
     shared: &mut Shared,
     budget: &mut usize,
+    allowed: &mut usize,
 ) -> Step {
-    let step = pump.step(wire, &mut shared.tools, budget);
+    let step = pump.step(wire, &mut shared.tools, budget, allowed);
     let (Step::Done(Outcome::Complete), Some(tls)) = (&step, &mut wire.tls) else {
         return step;
     };

@@ -7,6 +7,7 @@ pub mod peers;
 pub mod secure;
 pub mod server;
 pub mod tools;
+pub mod users;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -196,6 +196,26 @@ pub const ROWS: &[Row] = &[
         set: |it, text| put(&mut it.config.limits.stall_timeout, duration(text)),
     },
     Row {
+        name: "rate",
+        place: Both,
+        kind: Size,
+        value: "SIZE",
+        default: None,
+        help: "What all sessions together move in a second, both ways; 10MiB, say [default: as \
+               much as they can]",
+        set: |it, text| put_some(&mut it.config.limits.rate_bytes_per_s, size(text)),
+    },
+    Row {
+        name: "session-rate",
+        place: Both,
+        kind: Size,
+        value: "SIZE",
+        default: None,
+        help: "What each session moves in a second; a user of the users file may have less \
+               [default: as much as it can]",
+        set: |it, text| put_some(&mut it.config.limits.session_rate_bytes_per_s, size(text)),
+    },
+    Row {
         name: "background-threads",
         place: Both,
         kind: Count,

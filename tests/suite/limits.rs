@@ -1,0 +1,3 @@
+//! What the owner of a server allows: rates, and who may be there at the same time.
+
+mod rates;
