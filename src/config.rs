@@ -175,6 +175,12 @@ pub struct Limits {
     pub rate_bytes_per_s: Option<u64>,
     /// What each session moves per second; `None`: as much as it can.
     pub session_rate_bytes_per_s: Option<u64>,
+    /// Uploads of one session that are received but not yet on the disk; then it is read no further.
+    pub commits_per_session_max: usize,
+    /// The same of all sessions: each holds a descriptor, or two.
+    pub commits_max: usize,
+    /// What of one upload may wait to be written to the disk; then it is read no further.
+    pub unwritten_bytes_max: u64,
     /// Background threads for digests and copies.
     pub background_threads: usize,
 }
@@ -206,6 +212,9 @@ impl Default for Limits {
             min_free_bytes: None,
             rate_bytes_per_s: None,
             session_rate_bytes_per_s: None,
+            commits_per_session_max: 64,
+            commits_max: 1024,
+            unwritten_bytes_max: 64 << 20,
             background_threads: 2,
         }
     }

@@ -39,9 +39,9 @@
 //!   root descriptor, and none of more than one component but through `openat2`.
 //! - No reply is written but by [`proto::reply::Reply`], which lets no name forge a line.
 //! - No byte of an upload's body is read as a command.
-//! - No file is visible under its name before it is complete.
+//! - No file is visible under its name before it is complete and on the disk.
 //! - No buffer belongs to an idle session, and no buffer has a size that a client chose.
-//! - No call on the reactor's thread waits for a client, a digest or a copy.
+//! - No call on the reactor's thread waits for a client, a digest, a copy or a sync.
 //! - No unsafe code.
 
 pub mod accounts;

@@ -1,10 +1,16 @@
 //! A few threads for what would block the reactor. Tasks go in, results come back through mio's
 //! `Waker`. The threads know nothing of clients, sockets or the protocol.
+//!
+//! One of them does nothing that takes as long as a client likes: however many digests of large files
+//! are wanted, a copy or a rename waits for none of them.
 
+use std::any::Any;
+use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use mio::Waker;
@@ -15,10 +21,25 @@ use crate::session::{Done, Task};
 /// The threads and the way to them.
 #[derive(Debug)]
 pub struct Background {
-    tasks: Sender<Order>,
-    results: Receiver<(Id, Done)>,
+    orders: Arc<Orders>,
+    results: Receiver<(Id, io::Result<Done>)>,
 }
 
+/// What waits for a thread.
+#[derive(Debug, Default)]
+struct Orders {
+    queues: Mutex<Queues>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    endless: VecDeque<Order>,
+    others: VecDeque<Order>,
+    closed: bool,
+}
+
+#[derive(Debug)]
 struct Order {
     id: Id,
     task: Waiting,
@@ -47,31 +68,58 @@ impl Drop for Ticket {
     }
 }
 
+impl Orders {
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give(&self, order: Order, endless: bool) {
+        let mut queues = self.queues();
+        match endless {
+            true => queues.endless.push_back(order),
+            false => queues.others.push_back(order),
+        }
+        // Not every thread takes every order.
+        self.changed.notify_all();
+    }
+
+    /// Waits for an order; `None`: there will be no more.
+    fn take(&self, endless_too: bool) -> Option<Order> {
+        let mut queues = self.queues();
+        loop {
+            let order = match queues.others.pop_front() {
+                None if endless_too => queues.endless.pop_front(),
+                order => order,
+            };
+            if order.is_some() {
+                return order;
+            }
+            if queues.closed {
+                return None;
+            }
+            let woken = self.changed.wait(queues);
+            queues = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 impl Background {
-    /// Starts `threads` threads.
+    /// Starts `threads` threads, but at least two.
     ///
     /// # Errors
     /// The system has no thread to give.
     pub fn start(threads: usize, waker: &Arc<Waker>) -> io::Result<Background> {
-        let (tasks, orders) = mpsc::channel::<Order>();
+        let orders = Arc::<Orders>::default();
         let (done, results) = mpsc::channel();
-        let orders = Arc::new(Mutex::new(orders));
-        for n in 0..threads.max(1) {
+        for n in 0..threads.max(2) {
             let (orders, done, waker) = (orders.clone(), done.clone(), waker.clone());
             let work = move || {
-                loop {
-                    let next = orders.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(Order {
-                        id,
-                        task,
-                        cancelled,
-                    }) = next
-                    else {
-                        return;
+                while let Some(order) = orders.take(n > 0) {
+                    let Some(task) = take(&order.task) else {
+                        continue;
                     };
-                    let Some(task) = take(&task) else { continue };
-                    let result = task.run(&cancelled);
-                    if done.send((id, result)).is_err() || waker.wake().is_err() {
+                    let result = run(task, &order.cancelled);
+                    if done.send((order.id, result)).is_err() || waker.wake().is_err() {
                         return;
                     }
                 }
@@ -80,43 +128,66 @@ impl Background {
                 .name(format!("background-{n}"))
                 .spawn(work)?;
         }
-        Ok(Background { tasks, results })
+        Ok(Background { orders, results })
     }
 
-    /// Has a task done for the connection `id`. The ticket must live until the result comes.
+    /// Has a task done for the connection `id`, which gets a result in any case. The ticket must
+    /// live until then.
     pub fn order(&self, id: Id, task: Task) -> Ticket {
+        let endless = task.is_endless();
         let task = Arc::new(Mutex::new(Some(task)));
         let cancelled = Arc::new(AtomicBool::new(false));
-        self.send(Order {
-            id,
+        let ticket = Ticket {
             task: task.clone(),
             cancelled: cancelled.clone(),
-        });
-        Ticket { task, cancelled }
+        };
+        let order = Order {
+            id,
+            task,
+            cancelled,
+        };
+        self.orders.give(order, endless);
+        ticket
     }
 
     /// Has a task done whose result nobody waits for.
     pub fn order_unattended(&self, task: Task) {
-        let task = Arc::new(Mutex::new(Some(task)));
-        let id = Id {
-            key: usize::MAX,
-            generation: u64::MAX,
-        };
-        self.send(Order {
-            id,
-            task,
+        let endless = task.is_endless();
+        let order = Order {
+            id: Id {
+                key: usize::MAX,
+                generation: u64::MAX,
+            },
+            task: Arc::new(Mutex::new(Some(task))),
             cancelled: Arc::default(),
-        });
-    }
-
-    fn send(&self, order: Order) {
-        if self.tasks.send(order).is_err() {
-            log::error!("the background threads have ended");
-        }
+        };
+        self.orders.give(order, endless);
     }
 
     /// The next result, if there is one.
-    pub fn result(&self) -> Option<(Id, Done)> {
+    pub fn result(&self) -> Option<(Id, io::Result<Done>)> {
         self.results.try_recv().ok()
     }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.orders.queues().closed = true;
+        self.orders.changed.notify_all();
+    }
+}
+
+/// A panic costs the task, not the thread, and not the session that waits for the result.
+fn run(task: Task, cancelled: &AtomicBool) -> io::Result<Done> {
+    let done = catch_unwind(AssertUnwindSafe(|| task.run(cancelled)));
+    done.unwrap_or_else(|panic| Err(panicked("a background task", &*panic)))
+}
+
+/// What becomes of work that panicked.
+pub fn panicked(what: &str, panic: &(dyn Any + Send)) -> io::Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("no text");
+    log::error!("{what} panicked, which is a bug: {text}");
+    io::Error::other("the work panicked")
 }

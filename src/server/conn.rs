@@ -5,6 +5,7 @@
 //! (an event will come) or when its budget is used up (then it asks for another turn). There is no
 //! third way to stop.
 
+mod committing;
 mod control;
 mod moving;
 mod paced;
@@ -17,13 +18,15 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use super::background::Ticket;
+use super::commits::Lane;
 use super::pump::QUANTUM_BYTES;
 use super::rate::Pace;
 use super::tls::{self, Tls};
 use super::{Id, Shared, Socket, World};
 use crate::session::{Action, Ended, Input, Outcome, PasswordAnswer, Session, Task};
 use control::Closing;
-use moving::{Data, Early, Moving, dispose_of};
+pub(super) use moving::dispose_of;
+use moving::{Data, Early, Moving};
 
 /// What is read of commands and bodies at a time, and the most that is held unread.
 pub const INPUT_BYTES: usize = 64 * 1024;
@@ -81,6 +84,11 @@ pub struct Conn {
     slot: Option<usize>,
     listening_until: Option<Instant>,
     ticket: Option<Ticket>,
+    /// Uploads that are being committed, all by the same thread, so that they stay in order.
+    committing: usize,
+    lane: Lane,
+    /// Orders to write back so far; each has its number.
+    write_backs: u64,
     closing: Option<Closing>,
     flushed: u64,
     stall: Option<Stall>,
@@ -123,6 +131,9 @@ impl Conn {
             slot: None,
             listening_until: None,
             ticket: None,
+            committing: 0,
+            lane: Lane::Small,
+            write_backs: 0,
             closing: None,
             flushed: 0,
             stall: None,
@@ -325,8 +336,11 @@ impl Conn {
     }
 
     fn watch_for_stall(&mut self, shared: &Shared) {
-        // For a data connection that is awaited there is another deadline.
-        let moves = self.moving.as_ref().is_some_and(|m| !m.is_waiting());
+        // For a data connection that is awaited there is another deadline, and the disk has all the
+        // time it wants.
+        let limit = shared.world.config.limits.unwritten_bytes_max;
+        let waits = |m: &Moving| m.is_waiting() || m.waits_for_disk(limit);
+        let moves = self.moving.as_ref().is_some_and(|m| !waits(m));
         if !moves && self.is_flushed() {
             self.stall = None;
         } else if self.stall.is_none() {
@@ -420,12 +434,7 @@ impl Conn {
                 };
                 Some(Input::TransferEnded(ended))
             }
-            Action::Commit(upload, how) => {
-                let replaced = upload.keep_replaced_if_large();
-                let result = upload.publish(&how);
-                dispose_of(replaced, shared);
-                Some(Input::Committed(result))
-            }
+            Action::Commit(upload, how) => self.commit(upload, &how, shared),
             Action::Run(task @ Task::Dispose(_)) => {
                 shared.background.order_unattended(task);
                 None

@@ -14,6 +14,7 @@ mod accept;
 pub mod activation;
 mod background;
 mod buffers;
+mod commits;
 mod conn;
 mod lingering;
 mod listen;
@@ -46,6 +47,7 @@ use crate::storage::root::Root;
 use accept::{Listener, counted};
 use background::Background;
 use buffers::Buffers;
+use commits::{Answer, Commits};
 use conn::{Conn, Next};
 use lingering::Lingering;
 use passive::Passive;
@@ -144,6 +146,7 @@ struct Shared {
     registry: Registry,
     passive: Passive,
     background: Background,
+    commits: Commits,
     /// `None`: there is no TLS.
     tls: Option<tls::Setup>,
     /// Where there are users.
@@ -171,6 +174,7 @@ impl Shared {
             now: self.now,
             wall_s: self.wall_s,
             random: self.random.next(),
+            commits_full: self.commits.is_full(),
         }
     }
 
@@ -264,7 +268,7 @@ impl Server {
             match self.stopping {
                 Stopping::Now => return Ok(()),
                 Stopping::No => {}
-                _ if self.conns.is_empty() => return Ok(()),
+                _ if self.conns.is_empty() && self.shared.commits.is_idle() => return Ok(()),
                 Stopping::Draining(until) if until <= self.shared.now => self.end_drain(),
                 Stopping::Ending(until) if until <= self.shared.now => return Ok(()),
                 _ => {}
@@ -439,6 +443,19 @@ impl Server {
             if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
                 conn.tell(Input::PasswordChecked(answer), &mut self.shared);
                 queue(&mut self.ready, conn);
+            }
+        }
+        while let Some((id, answer)) = self.shared.commits.answer() {
+            match self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
+                Some(conn) => {
+                    conn.hear(answer, &mut self.shared);
+                    queue(&mut self.ready, conn);
+                }
+                None => {
+                    if let Answer::Committed(committed) = answer {
+                        conn::dispose_of(committed.replaced, &self.shared);
+                    }
+                }
             }
         }
         while let Some((id, done)) = self.shared.background.result() {

@@ -15,6 +15,7 @@ use sha2::Digest;
 
 use super::tls::{self, Read, Tls, WRITE_BYTES};
 use crate::session::{Job, Outcome, Receive, Send};
+use crate::storage::staging::Upload;
 
 /// Bytes that one connection may move per turn of the reactor, so that a fast transfer does not
 /// make others wait: about 20 us of sendfile, or 100 us of receiving.
@@ -149,6 +150,14 @@ impl Pump {
     /// Whether it takes bytes from the client.
     pub fn is_receiving(&self) -> bool {
         matches!(self.job, Job::Receive(_) | Job::Discard(_))
+    }
+
+    /// The staged file that comes in, if one does.
+    pub fn upload(&self) -> Option<&Upload> {
+        match &self.job {
+            Job::Receive(receive) => Some(&receive.upload),
+            Job::Send(_) | Job::Discard(_) | Job::Text(_) => None,
+        }
     }
 
     /// Bytes that went over the wire so far.

@@ -20,6 +20,7 @@ use super::accept::Listener;
 use super::activation::Inherited;
 use super::background::Background;
 use super::buffers::Buffers;
+use super::commits::Commits;
 use super::lingering::Lingering;
 use super::passive::Passive;
 use super::passwords::Passwords;
@@ -41,6 +42,8 @@ const BACKLOG: i32 = 4096;
 /// Connections that have been sent to the end and wait for their client's, where there are enough
 /// descriptors.
 const LINGERING_MAX: usize = 256;
+/// The staged file and its directory.
+const DESCRIPTORS_OF_COMMIT: usize = 2;
 /// Descriptors that are no session's: standard streams, poll, wakers, pipe, root, log.
 const OTHER_DESCRIPTORS: u64 = 32;
 
@@ -113,7 +116,9 @@ impl Server {
         let mut binds: Vec<IpAddr> = listeners.iter().map(|listener| listener.bind).collect();
         binds.sort_unstable();
         binds.dedup();
-        let descriptors = raise_descriptor_limit(limits.sessions_max as u64 * 3 + 256);
+        let descriptors = raise_descriptor_limit(
+            (limits.sessions_max * 3 + limits.commits_max * DESCRIPTORS_OF_COMMIT) as u64 + 256,
+        );
         let chosen = limits
             .passive_ports_chosen
             .min(descriptors as usize / 8)
@@ -140,6 +145,8 @@ impl Server {
         let registry = poll.registry().try_clone().map_err(io)?;
         let waker = Arc::new(Waker::new(&registry, WAKE).map_err(io)?);
         let background = Background::start(limits.background_threads, &waker).map_err(io)?;
+        let commits_max = limits.commits_max.min(descriptors as usize / 8).max(1);
+        let commits = Commits::start(config.durability, commits_max, &waker).map_err(io)?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXFSZ]).map_err(io)?;
         registry
             .register(&mut signals, SIGNAL, Interest::READABLE)
@@ -154,6 +161,7 @@ impl Server {
             registry,
             passive,
             background,
+            commits,
             rates,
             tls,
             lingering: Lingering::new((descriptors as usize / 16).clamp(1, LINGERING_MAX)),

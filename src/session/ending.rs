@@ -1,10 +1,10 @@
 //! How transfers end: ABOR, and what the client is told when one is over.
 
-use std::io;
 use std::net::SocketAddr;
 
 use sha2::Digest;
 
+use super::due::Due;
 use super::job::{Ended, Job, Outcome, Transfer, Via};
 use super::transfers::{EndOfText, Running, What};
 use super::{Action, Answer, Handled, Later, Session, Turn, Wait, Who};
@@ -74,7 +74,11 @@ impl Session {
                 match self.stored(ended.job, ended.bytes, sha256, via) {
                     Err(reply) => reply,
                     Ok((upload, reply)) => {
-                        self.wait = Wait::Commit(reply, aborting);
+                        self.due.push(Due::Commit {
+                            path: upload.path().clone(),
+                            reply,
+                            aborting,
+                        });
                         return out.push(Action::Commit(upload, publish));
                     }
                 }
@@ -90,9 +94,9 @@ impl Session {
             }
             (outcome, _) => broke_off(outcome),
         };
-        out.push(Action::Reply(reply));
+        self.say(reply, out);
         if aborting {
-            out.push(Action::Reply(Reply::new(226, "The transfer has ended.")));
+            self.say(Reply::new(226, "The transfer has ended."), out);
         }
     }
 
@@ -162,27 +166,6 @@ impl Session {
                 );
                 self.close(out);
             }
-        }
-    }
-
-    pub(super) fn committed(&mut self, result: io::Result<()>, out: &mut Vec<Action>) {
-        let Wait::Commit(reply, aborting) = std::mem::replace(&mut self.wait, Wait::Command) else {
-            debug_assert!(false, "nobody waits for a commit");
-            return;
-        };
-        let reply = match result {
-            Ok(()) => {
-                self.totals.files_stored += 1;
-                reply
-            }
-            Err(error) => error.into(),
-        };
-        out.push(Action::Reply(reply));
-        if aborting {
-            out.push(Action::Reply(Reply::new(
-                226,
-                "The transfer was complete already.",
-            )));
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Context<'a> {
     pub now: Instant,
     /// For listings: seconds since 1970.
     pub wall_s: i64,
+    /// So many uploads are being committed that each session waits for its own.
+    pub commits_full: bool,
     /// Different each time; nobody outside can tell the next one.
     pub random: u64,
 }
@@ -36,10 +38,10 @@ pub enum Input {
     Listening(Option<SocketAddr>),
     /// The answer to [`Action::Transfer`].
     TransferEnded(Ended),
-    /// The answer to [`Action::Commit`].
+    /// The answer to the first [`Action::Commit`] that has none yet.
     Committed(std::io::Result<()>),
     /// The answer to [`Action::Run`], but for [`Task::Dispose`], which has none.
-    TaskDone(Done),
+    TaskDone(std::io::Result<Done>),
     /// The client sends no more (FIN). What it sent before is still answered.
     ControlEnded,
     /// [`super::Session::deadline`] has passed.
@@ -84,7 +86,8 @@ pub enum Action {
     Transfer(Box<Transfer>),
     /// End the running transfer, which is then answered as usual.
     CutTransfer,
-    /// Give a staged file its name. Answered by [`Input::Committed`].
+    /// Bring a staged file to the disk and give it its name, behind those before it. Answered by
+    /// [`Input::Committed`]; meanwhile there may be more of them.
     Commit(Upload, Publish),
     /// Do work that takes long. Answered by [`Input::TaskDone`].
     Run(Task),

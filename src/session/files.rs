@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::login::Login;
 use super::{Action, Algorithm, Answer, Handled, Later, Task, Turn};
 use crate::accounts::Permission;
+use crate::config::Durability;
 use crate::proto::facts::{Kind, write_facts};
 use crate::proto::reply::{IntoText, Reply, quoted};
 use crate::proto::time::{parse_14, text_14};
@@ -106,9 +107,14 @@ pub(super) fn rnto(login: &mut Login, turn: &mut Turn) -> Handled {
     let to = login.new_path(turn.argument)?;
     let kept = login.home.keep_if_large(&to);
     match login.home.rename(&from, &to) {
-        Ok(()) => {
+        Ok(renamed) => {
             dispose_of(kept, turn);
-            Ok(Reply::new(250, "Renamed.").into())
+            let reply = Reply::new(250, "Renamed.");
+            if turn.cx.config.durability != Durability::Full {
+                return Ok(reply.into());
+            }
+            turn.out.push(Action::Run(Task::SyncNames(renamed)));
+            Ok(Answer::Later(Later::Names(reply)))
         }
         Err(error) => Err(match Errno::from_io_error(&error) {
             Some(Errno::XDEV) => Reply::new(553, "That is on another file system."),

@@ -78,6 +78,14 @@ pub(super) fn upload(session: &mut Session, turn: &mut Turn) -> Handled {
     }
 }
 
+/// Where an upload is to go whose body follows its line at once.
+pub(super) fn immediate_path(argument: &[u8]) -> Option<&[u8]> {
+    match upload::parse(argument) {
+        Head::Immediate { path, .. } => Some(path.unwrap_or_default()),
+        Head::Waiting { .. } | Head::Malformed | Head::Lost => None,
+    }
+}
+
 /// A client that did not wait for 150 has sent its body already: what follows is no command.
 fn refuse_waiting(turn: &Turn, reply: Reply) -> Handled {
     if turn.more_behind {

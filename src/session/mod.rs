@@ -9,12 +9,14 @@
 //! Two methods take input. [`Session::receive`] takes what came over the control connection, at
 //! most one command per call, and says how much it used. [`Session::handle`] takes everything else.
 //! Both append to a list of actions, which must be carried out in order before the next call.
-//! Some actions are questions: [`Action::CheckPassword`], [`Action::Listen`], [`Action::Transfer`], [`Action::Commit`] and
-//! [`Action::Run`] are answered by exactly one [`Input`] each, and until then the session takes
+//! Some actions are questions: [`Action::CheckPassword`], [`Action::Listen`], [`Action::Transfer`]
+//! and [`Action::Run`] are answered by exactly one [`Input`] each, and until then the session takes
 //! no further command but ABOR, STAT and NOOP during a transfer over a data connection.
+//! [`Action::Commit`] is answered too, one after the other; until then uploads go on.
 //!
 //! Three methods ask: [`Session::deadline`], [`Session::wants_input`] and [`Session::totals`].
 
+mod due;
 mod ending;
 mod exchange;
 mod files;
@@ -32,6 +34,7 @@ mod text;
 mod transfers;
 pub mod verbs;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +49,7 @@ use crate::config::Config;
 use crate::proto::facts::Facts;
 use crate::proto::line::{self, Split};
 use crate::proto::reply::Reply;
+use due::{Due, Dues};
 use login::Login;
 use security::Security;
 use transfers::{Running, What};
@@ -80,12 +84,12 @@ enum Wait {
     Password { name: Vec<u8> },
     /// A passive port, for EPSV or PASV.
     Listening { extended: bool },
-    /// A digest or a copy.
+    /// A digest, a copy, or names that go to the disk.
     Task(Box<Pending>),
     /// The end of a transfer.
     Transfer(Box<Running>),
-    /// A staged file getting its name.
-    Commit(Reply, bool),
+    /// What is owed; behind it the connection ends.
+    Ending,
     /// Nothing more.
     Closed,
 }
@@ -93,6 +97,7 @@ enum Wait {
 /// What goes on when a task is done.
 #[derive(Debug)]
 enum Pending {
+    Names(Reply),
     Digest {
         reply: fn(&files::DigestOf, &str) -> Reply,
         of: files::DigestOf,
@@ -113,6 +118,8 @@ pub struct Session {
     last_deed: Instant,
     who: Who,
     wait: Wait,
+    /// What waits for uploads that are being committed.
+    due: Dues,
     preferences: Preferences,
     security: Security,
     /// Lines that wait behind a transfer, from `queued_at` on.
@@ -149,6 +156,8 @@ enum Later {
         transfer: Transfer,
         what: What,
     },
+    /// This reply, when the names are on the disk.
+    Names(Reply),
     Transfer {
         via: Via,
         what: What,
@@ -196,6 +205,7 @@ impl Session {
                 since: cx.now,
             },
             wait: Wait::Command,
+            due: Dues::default(),
             preferences: Preferences {
                 facts: Facts::default(),
                 hash: Algorithm::Sha256,
@@ -224,7 +234,8 @@ impl Session {
     /// `Some(0)` is possible: a line that had waited behind a transfer was next.
     pub fn receive(&mut self, bytes: &[u8], cx: &Context, out: &mut Vec<Action>) -> Option<usize> {
         match self.wait {
-            Wait::Command => {}
+            Wait::Command if self.due.is_empty() => {}
+            Wait::Command => return self.receive_behind_commits(bytes, cx, out),
             Wait::Transfer(ref running) if !running.in_band() => {
                 return self.receive_while_busy(bytes, cx, out);
             }
@@ -336,7 +347,7 @@ impl Session {
             // What has ended may have taken longer than NOOP alone keeps a session.
             self.last_command = cx.now;
             self.last_deed = cx.now;
-            if self.shutting_down {
+            if self.shutting_down && self.due.is_empty() {
                 self.hang_up(Reply::new(421, "The server is stopping."), out);
             }
         }
@@ -427,7 +438,7 @@ impl Session {
 
     fn answer(&mut self, handled: Handled, out: &mut Vec<Action>) {
         let later = match handled {
-            Ok(Answer::Now(reply)) | Err(reply) => return out.push(Action::Reply(reply)),
+            Ok(Answer::Now(reply)) | Err(reply) => return self.say(reply, out),
             Ok(Answer::Later(later)) => later,
         };
         self.wait = match later {
@@ -440,6 +451,7 @@ impl Session {
             Later::Password { name } => Wait::Password { name },
             Later::Listening { extended } => Wait::Listening { extended },
             Later::Digest { reply, of } => Wait::Task(Box::new(Pending::Digest { reply, of })),
+            Later::Names(reply) => Wait::Task(Box::new(Pending::Names(reply))),
             Later::Copy {
                 reply,
                 transfer,
@@ -457,54 +469,59 @@ impl Session {
         };
     }
 
-    fn task_done(&mut self, done: Done, out: &mut Vec<Action>) {
+    fn task_done(&mut self, done: io::Result<Done>, out: &mut Vec<Action>) {
         let Wait::Task(pending) = std::mem::replace(&mut self.wait, Wait::Command) else {
             debug_assert!(false, "a task was done that nobody waits for");
             return;
         };
-        match (*pending, done) {
-            (Pending::Digest { reply, of }, Done::Digest(Ok(hex))) => {
-                out.push(Action::Reply(reply(&of, &hex)));
-            }
+        let reply = match (*pending, done) {
+            (_, Err(error)) => error.into(),
+            (Pending::Digest { reply, of }, Ok(Done::Digest(hex))) => reply(&of, &hex),
+            (Pending::Names(reply), Ok(Done::Nothing)) => reply,
             (
                 Pending::Copy {
                     reply,
                     transfer,
                     what,
                 },
-                Done::Copied(Ok(())),
+                Ok(Done::Nothing),
             ) => {
                 out.push(Action::Reply(reply));
                 let via = transfer.via;
                 out.push(Action::Transfer(Box::new(transfer)));
-                self.answer(Ok(Answer::Later(Later::Transfer { via, what })), out);
-            }
-            (_, Done::Digest(Err(error)) | Done::Copied(Err(error))) => {
-                out.push(Action::Reply(error.into()));
+                return self.answer(Ok(Answer::Later(Later::Transfer { via, what })), out);
             }
             (pending, done) => {
                 debug_assert!(false, "{done:?} is no answer to {pending:?}");
-                out.push(Action::Reply(Reply::new(451, "Local error.")));
+                Reply::new(451, "Local error.")
             }
-        }
+        };
+        out.push(Action::Reply(reply));
     }
 
     /// One last reply, then the end.
     fn hang_up(&mut self, reply: Reply, out: &mut Vec<Action>) {
-        if matches!(self.wait, Wait::Closed) {
-            return;
-        }
-        out.push(Action::Reply(reply));
-        self.close(out);
+        self.end(Some(reply), out);
     }
 
     fn close(&mut self, out: &mut Vec<Action>) {
-        if !matches!(self.wait, Wait::Closed) {
-            self.wait = Wait::Closed;
-            self.queued = Vec::new();
-            self.queued_at = 0;
-            out.push(Action::Close);
+        self.end(None, out);
+    }
+
+    /// The end, behind what is owed.
+    fn end(&mut self, last_word: Option<Reply>, out: &mut Vec<Action>) {
+        if matches!(self.wait, Wait::Ending | Wait::Closed) {
+            return;
         }
+        self.queued = Vec::new();
+        self.queued_at = 0;
+        if !self.due.is_empty() {
+            self.wait = Wait::Ending;
+            return self.due.push(Due::End(last_word));
+        }
+        out.extend(last_word.map(Action::Reply));
+        self.wait = Wait::Closed;
+        out.push(Action::Close);
     }
 
     /// When the session wants [`Input::TimedOut`]: the login or idle deadline. The idle clock stands
@@ -513,7 +530,7 @@ impl Session {
         match (&self.who, &self.wait) {
             (_, Wait::Closed) => None,
             (Who::Stranger { since, .. }, _) => Some(*since + config.limits.login_timeout),
-            (Who::Known(login), Wait::Command) => {
+            (Who::Known(login), Wait::Command) if self.due.is_empty() => {
                 let idle_timeout = login.idle_timeout_s.map(Duration::from_secs);
                 let idle_timeout = idle_timeout.unwrap_or(config.limits.idle_timeout);
                 let idle = self.last_command + idle_timeout;
@@ -526,9 +543,9 @@ impl Session {
 
     /// Whether more of the control connection should be read. Otherwise the rest stays in the kernel,
     /// where it slows the client down.
-    pub fn wants_input(&self) -> bool {
+    pub fn wants_input(&self, config: &Config) -> bool {
         match &self.wait {
-            Wait::Command => true,
+            Wait::Command => self.due.len() < config.limits.commits_per_session_max,
             Wait::Transfer(running) => !running.in_band(),
             _ => false,
         }

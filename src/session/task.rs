@@ -11,6 +11,7 @@ use md5::Md5;
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::proto::upload::hex;
+use crate::storage::commit::Renamed;
 use crate::storage::staging;
 
 /// Digests that HASH and its older forms know, in FEAT's order.
@@ -67,6 +68,8 @@ pub enum Task {
         /// How much.
         bytes: u64,
     },
+    /// Brings the names of something that was renamed to the disk.
+    SyncNames(Renamed),
     /// Closes the last descriptor of a removed file: freeing the blocks of a large one takes long.
     Dispose(OwnedFd),
 }
@@ -75,30 +78,37 @@ pub enum Task {
 #[derive(Debug)]
 pub enum Done {
     /// The digest in hex digits.
-    Digest(io::Result<String>),
-    /// The copy is complete.
-    Copied(io::Result<()>),
+    Digest(String),
     /// Nothing to tell.
-    Disposed,
+    Nothing,
 }
 
 impl Task {
     /// Does the work; it stops early, with an error, when `cancelled` becomes true.
-    pub fn run(self, cancelled: &AtomicBool) -> Done {
+    ///
+    /// # Errors
+    /// As the file calls that it makes.
+    pub fn run(self, cancelled: &AtomicBool) -> io::Result<Done> {
         match self {
             Task::Digest {
                 file,
                 bytes,
                 algorithm,
-            } => Done::Digest(digest(&file, bytes, algorithm, cancelled)),
+            } => digest(&file, bytes, algorithm, cancelled).map(Done::Digest),
             Task::Copy { from, to, bytes } => {
-                Done::Copied(staging::copy(&from, &to, bytes, cancelled))
+                staging::copy(&from, &to, bytes, cancelled).map(|()| Done::Nothing)
             }
+            Task::SyncNames(renamed) => renamed.sync().map(|()| Done::Nothing),
             Task::Dispose(descriptor) => {
                 drop(descriptor);
-                Done::Disposed
+                Ok(Done::Nothing)
             }
         }
+    }
+
+    /// Whether it takes as long as its client wants: reading a file of any size.
+    pub fn is_endless(&self) -> bool {
+        matches!(self, Task::Digest { .. })
     }
 }
 
@@ -168,10 +178,10 @@ mod tests {
             bytes,
             algorithm,
         })
-        .run(&AtomicBool::new(false))
+        .run(&AtomicBool::new(false))?
         {
-            Done::Digest(result) => result,
-            other => panic!("{other:?}"),
+            Done::Digest(hex) => Ok(hex),
+            Done::Nothing => panic!("a digest is something"),
         }
     }
 
@@ -207,9 +217,7 @@ mod tests {
             bytes: 1,
             algorithm: Algorithm::Sha256,
         };
-        let Done::Digest(Err(error)) = task.run(&AtomicBool::new(true)) else {
-            panic!()
-        };
+        let error = task.run(&AtomicBool::new(true)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);
     }
 }

@@ -32,6 +32,7 @@ impl Talk {
             home: &home,
             now: begin,
             wall_s: 0,
+            commits_full: false,
             random: 0,
         };
         let session = Session::new("127.0.0.1:4000".parse().unwrap(), &cx, &mut out);
@@ -59,6 +60,7 @@ impl Talk {
             home: &self.home,
             now: self.now,
             wall_s: 0,
+            commits_full: false,
             random: 0,
         };
         run(&mut self.session, &cx, &mut self.out)

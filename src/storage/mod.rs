@@ -7,6 +7,8 @@
 //!
 //! Errors are those of the kernel and carry its number.
 
+pub mod commit;
+pub mod made;
 pub mod path;
 pub mod root;
 pub mod staging;

@@ -18,6 +18,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
+use super::commit::Renamed;
+use super::made::Made;
 use super::path::VirtualPath;
 use crate::proto::facts::{Kind, Meta};
 
@@ -36,6 +38,7 @@ pub struct Root {
     /// `/proc/self/fd`: the only way without privileges to give a name, a mode or times to what an
     /// `O_PATH` descriptor or one without a name stands for.
     descriptors: Arc<OwnedFd>,
+    made: Arc<Made>,
 }
 
 impl Root {
@@ -46,6 +49,7 @@ impl Root {
         Ok(Root {
             dir: Arc::new(open(path)?),
             descriptors: Arc::new(open(Path::new("/proc/self/fd"))?),
+            made: Arc::default(),
         })
     }
 
@@ -57,6 +61,7 @@ impl Root {
         Ok(Root {
             dir: Arc::new(self.resolve(path, PLACE | OFlags::DIRECTORY)?),
             descriptors: self.descriptors.clone(),
+            made: self.made.clone(),
         })
     }
 
@@ -108,7 +113,11 @@ impl Root {
     /// Makes a directory with the permission bits of `mode`, less the umask of the process.
     pub fn create_dir(&self, path: &VirtualPath, mode: u32) -> io::Result<()> {
         let (dir, name) = self.parent(path, Errno::EXIST)?;
-        Ok(rustix::fs::mkdirat(&dir, name, permissions(mode))?)
+        rustix::fs::mkdirat(&dir, name, permissions(mode))?;
+        if let Ok(meta) = stat_in(&dir, name) {
+            self.made.add((meta.dev, meta.ino));
+        }
+        Ok(())
     }
 
     /// Removes an empty directory.
@@ -125,22 +134,25 @@ impl Root {
 
     /// Moves `from` to `to`, replacing a file or link there. A directory there is EISDIR, even an
     /// empty one, which `rename(2)` would let another directory replace.
-    pub fn rename(&self, from: &VirtualPath, to: &VirtualPath) -> io::Result<()> {
+    pub fn rename(&self, from: &VirtualPath, to: &VirtualPath) -> io::Result<Renamed> {
         let (from_dir, from_name) = self.parent(from, Errno::BUSY)?;
         let (to_dir, to_name) = self.parent(to, Errno::ISDIR)?;
         match rename_new(&from_dir, from_name, &to_dir, to_name) {
-            Err(Errno::EXIST) if from == to => Ok(()),
+            Err(Errno::EXIST) if from == to => {}
             // EINVAL: this file system cannot be told to replace nothing.
             Err(Errno::EXIST | Errno::INVAL) => {
                 if stat_in(&to_dir, to_name).is_ok_and(|at| at.kind == Kind::Dir) {
                     return Err(Errno::ISDIR.into());
                 }
-                Ok(rustix::fs::renameat(
-                    &from_dir, from_name, &to_dir, to_name,
-                )?)
+                rustix::fs::renameat(&from_dir, from_name, &to_dir, to_name)?;
             }
-            done => Ok(done?),
+            done => done?,
         }
+        Ok(Renamed {
+            from: from_dir,
+            to: to_dir,
+            made: self.made.clone(),
+        })
     }
 
     /// Sets the permission bits of a file or directory, never those beyond 0o777. Those of the root
@@ -181,6 +193,10 @@ impl Root {
             Err(_) => rustix::fs::fstatvfs(self.parent(path, Errno::NOENT)?.0)?,
         };
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    pub(super) fn made(&self) -> &Arc<Made> {
+        &self.made
     }
 
     pub(super) fn descriptors(&self) -> &Arc<OwnedFd> {

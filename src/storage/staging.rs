@@ -1,7 +1,7 @@
 //! Uploads: a file is written where nobody sees it and appears whole, under its name, in one step.
 //!
-//! The bytes are written by whoever holds the [`Upload`]; whether they are on the disk before they
-//! are published is theirs to see to as well.
+//! The bytes are written by whoever holds the [`Upload`]. That they are on the disk before they have
+//! their name, and the name before anybody is told, is seen to in [`super::commit`].
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -9,13 +9,14 @@ use std::hash::BuildHasher;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
+use super::made::Made;
 use super::path::{RESERVED_PREFIX, VirtualPath};
 use super::root::{
     LARGE_BYTES, Root, keep_if_large, only_modified, permissions, rename_new, stat_in, stat_open,
@@ -33,14 +34,26 @@ const COPY_BUFFER_BYTES: usize = 256 << 10;
 /// this is dropped.
 #[derive(Debug)]
 pub struct Upload {
-    file: File,
+    staged: Arc<Staged>,
     dir: Arc<OwnedFd>,
     name: Vec<u8>,
+    path: VirtualPath,
     descriptors: Arc<OwnedFd>,
+    made: Arc<Made>,
+    /// Which came first: the file system tells a descriptor only of errors since it was opened.
+    begun: u64,
     /// The name in `dir` that the file has meanwhile, where the file system knows no file without
     /// a name.
     hidden: Option<Vec<u8>>,
     replaces: Option<Meta>,
+}
+
+#[derive(Debug)]
+struct Staged {
+    file: File,
+    /// An early write-back found that the disk does not take the file. The system says so once:
+    /// whoever asks again is told that all is well.
+    spoiled: AtomicBool,
 }
 
 /// How a file is to appear.
@@ -90,11 +103,18 @@ impl Upload {
             }
             Err(error) => return Err(error.into()),
         };
+        static BEGUN: AtomicU64 = AtomicU64::new(0);
         Ok(Upload {
-            file: File::from(file),
+            staged: Arc::new(Staged {
+                file: File::from(file),
+                spoiled: AtomicBool::new(false),
+            }),
             dir,
             name: name.to_vec(),
+            path: path.clone(),
             descriptors: root.descriptors().clone(),
+            made: root.made().clone(),
+            begun: BEGUN.fetch_add(1, Ordering::Relaxed),
             hidden,
             replaces,
         })
@@ -102,12 +122,17 @@ impl Upload {
 
     /// The staged file, to be written and read.
     pub fn file(&self) -> &File {
-        &self.file
+        &self.staged.file
     }
 
     /// The file or link that had the name when this began.
     pub fn replaces(&self) -> Option<&Meta> {
         self.replaces.as_ref()
+    }
+
+    /// Where it will be.
+    pub fn path(&self) -> &VirtualPath {
+        &self.path
     }
 
     /// The file that [`Upload::publish`] will replace, kept as [`Root::keep_if_large`] does.
@@ -118,19 +143,38 @@ impl Upload {
 
     /// The staged file itself, kept in the same way, for when this is dropped unpublished.
     pub fn keep_if_large(&self) -> Option<OwnedFd> {
-        let meta = stat_open(&self.file).ok()?;
+        let meta = stat_open(self.file()).ok()?;
         let large = meta.size >= LARGE_BYTES;
-        large.then(|| self.file.try_clone().ok().map(OwnedFd::from))?
+        large.then(|| self.file().try_clone().ok().map(OwnedFd::from))?
+    }
+
+    /// What brings the bytes that have been written so far to the disk, somewhere else than here.
+    pub fn write_back(&self) -> WriteBack {
+        WriteBack(self.staged.clone())
     }
 
     /// Gives the file its mode, its time and, in one step, its name. Whoever looks sees what was
     /// there before or the whole new file. A link that has the name is itself replaced. After an
-    /// error what was there before still is.
+    /// error what was there before still is. Nothing of it is on the disk for sure.
     pub fn publish(mut self, how: &Publish) -> io::Result<()> {
-        rustix::fs::fchmod(&self.file, permissions(how.mode))?;
-        if let Some(modify_s) = how.modify_s {
-            rustix::fs::futimens(&self.file, &only_modified(modify_s))?;
+        self.dress(how)?;
+        self.appear(how)
+    }
+
+    /// Gives the file its mode and time.
+    pub(super) fn dress(&self, how: &Publish) -> io::Result<()> {
+        if self.staged.spoiled.load(Ordering::Acquire) {
+            return Err(Errno::IO.into());
         }
+        rustix::fs::fchmod(self.file(), permissions(how.mode))?;
+        if let Some(modify_s) = how.modify_s {
+            rustix::fs::futimens(self.file(), &only_modified(modify_s))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the file its name.
+    pub(super) fn appear(&mut self, how: &Publish) -> io::Result<()> {
         let was_taken = how.replace && self.replaces.is_some();
         if !was_taken {
             match self.take_new_name() {
@@ -139,6 +183,23 @@ impl Upload {
             }
         }
         Ok(self.take_over_name()?)
+    }
+
+    pub(super) fn dir(&self) -> &Arc<OwnedFd> {
+        &self.dir
+    }
+
+    pub(super) fn made(&self) -> &Made {
+        &self.made
+    }
+
+    #[cfg(test)]
+    pub(super) fn spoil(&self) {
+        self.staged.spoiled.store(true, Ordering::Release);
+    }
+
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
     }
 
     fn take_new_name(&mut self) -> Result<(), Errno> {
@@ -179,9 +240,28 @@ impl Upload {
     }
 
     fn link(&self, name: &[u8]) -> Result<(), Errno> {
-        let file = DecInt::from_fd(&self.file);
+        let file = DecInt::from_fd(self.file());
         let flags = AtFlags::SYMLINK_FOLLOW;
         rustix::fs::linkat(&self.descriptors, file.as_c_str(), &self.dir, name, flags)
+    }
+}
+
+/// An early write-back of an upload that goes on meanwhile.
+#[derive(Debug)]
+pub struct WriteBack(Arc<Staged>);
+
+impl WriteBack {
+    /// Waits until the disk has what was written so far.
+    ///
+    /// # Errors
+    /// The disk does not take it. Then the upload cannot be published any more either.
+    pub fn run(self) -> io::Result<()> {
+        let Staged { file, spoiled } = &*self.0;
+        let result = rustix::io::retry_on_intr(|| rustix::fs::fdatasync(file));
+        if result.is_err() {
+            spoiled.store(true, Ordering::Release);
+        }
+        Ok(result?)
     }
 }
 
@@ -319,9 +399,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let root = Root::open(dir.path()).unwrap();
             let stage = |path: &str| {
-                let mut upload = Upload::stage(&root, &at(path), nameless)?;
+                let upload = Upload::stage(&root, &at(path), nameless)?;
                 assert_eq!(upload.hidden.is_none(), nameless);
-                upload.file.write_all(b"new content")?;
+                upload.file().write_all(b"new content")?;
                 Ok(upload)
             };
             test(&dir, &root, &stage);

@@ -60,7 +60,8 @@ fn publishing_fails() {
         client.send(b"UPLOAD 5+ f\r\n12345PWD\r\n");
         while client.shell.pump(usize::MAX) {}
         assert_eq!(client.codes(), []);
-        assert_eq!(client.fail(errno), [code]);
+        client.shell.fail_commit(error(errno));
+        assert_eq!(client.codes(), [code]);
         client.shell.settle();
         assert_eq!(client.codes(), [257]);
         assert!(client.names().is_empty());

@@ -5,6 +5,7 @@
 //! the client; the finer steps are for tests that want answers to be late. Time stands still unless
 //! a test moves [`Shell::now`].
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,11 +18,12 @@ use std::time::Instant;
 use haul::config::Config;
 use haul::proto::reply::Reply;
 use haul::session::{
-    Action, Context, Done, Ended, Input, Job, Outcome, PasswordAnswer, Receive, Session, Task,
-    Transfer, Via,
+    Action, Context, Ended, Input, Job, Outcome, PasswordAnswer, Receive, Session, Task, Transfer,
+    Via,
 };
 use haul::storage::root::Root;
 use haul::storage::staging::{Publish, Upload};
+use rustix::io::Errno;
 use sha2::Digest;
 
 /// Where passive data connections go; nobody listens there.
@@ -36,7 +38,6 @@ pub const WALL_S: i64 = 1_769_860_800;
 pub enum Question {
     Password,
     Listen,
-    Commit(Upload, Publish),
     Run(Task),
 }
 
@@ -92,6 +93,10 @@ pub struct Shell {
     /// The replies among it that a test has not looked at yet.
     pub replies: Vec<Reply>,
     pub question: Option<Question>,
+    /// Uploads that wait to be published.
+    pub commits: VecDeque<(Upload, Publish)>,
+    /// The server has as many of them as it can have.
+    pub commits_full: bool,
     pub moving: Option<Moving>,
     pub cut: bool,
     finished: bool,
@@ -120,6 +125,7 @@ impl Shell {
             now,
             wall_s: WALL_S,
             random: 0,
+            commits_full: false,
         };
         let session = Session::new(peer.parse().unwrap(), &context, &mut actions);
         let mut shell = Shell {
@@ -131,6 +137,8 @@ impl Shell {
             sent: Vec::new(),
             replies: Vec::new(),
             question: None,
+            commits: VecDeque::new(),
+            commits_full: false,
             moving: None,
             cut: false,
             finished: false,
@@ -172,6 +180,7 @@ impl Shell {
             home,
             now,
             random,
+            commits_full,
             ..
         } = self;
         *random += 1;
@@ -181,6 +190,7 @@ impl Shell {
             now: *now,
             wall_s: WALL_S,
             random: *random,
+            commits_full: *commits_full,
         };
         session.handle(input, &context, &mut actions);
         self.carry_out(actions);
@@ -197,6 +207,7 @@ impl Shell {
             now: self.now,
             wall_s: WALL_S,
             random: self.random,
+            commits_full: self.commits_full,
         };
         let used = self.session.receive(&self.unread, &context, &mut actions);
         assert!(
@@ -214,7 +225,6 @@ impl Shell {
             None => return,
             Some(Question::Password) => Input::PasswordChecked(PasswordAnswer::Wrong),
             Some(Question::Listen) => Input::Listening(Some(self.passive_address())),
-            Some(Question::Commit(upload, how)) => Input::Committed(upload.publish(&how)),
             Some(Question::Run(task)) => Input::TaskDone(task.run(&AtomicBool::new(false))),
         };
         self.tell(input);
@@ -226,14 +236,28 @@ impl Shell {
             None => return,
             Some(Question::Password) => Input::PasswordChecked(PasswordAnswer::Busy),
             Some(Question::Listen) => Input::Listening(None),
-            Some(Question::Commit(upload, _)) => {
-                drop(upload);
-                Input::Committed(Err(error))
-            }
-            Some(Question::Run(Task::Copy { .. })) => Input::TaskDone(Done::Copied(Err(error))),
-            Some(Question::Run(_)) => Input::TaskDone(Done::Digest(Err(error))),
+            // What a rename says when its names cannot be brought to the disk.
+            Some(Question::Run(Task::SyncNames(_))) => Input::TaskDone(Err(Errno::IO.into())),
+            Some(Question::Run(_)) => Input::TaskDone(Err(error)),
         };
         self.tell(input);
+    }
+
+    /// Publishes the upload that has waited longest. False: there is none.
+    pub fn commit(&mut self) -> bool {
+        let Some((upload, how)) = self.commits.pop_front() else {
+            return false;
+        };
+        self.tell(Input::Committed(upload.publish(&how)));
+        true
+    }
+
+    /// Says that it could not be published.
+    pub fn fail_commit(&mut self, error: io::Error) {
+        if let Some((upload, _)) = self.commits.pop_front() {
+            drop(upload);
+            self.tell(Input::Committed(Err(error)));
+        }
     }
 
     /// Moves up to `most` bytes of the transfer, if it has a connection. True: something changed.
@@ -286,7 +310,8 @@ impl Shell {
             let asked = self.question.is_some();
             self.answer();
             let moved = self.pump(usize::MAX);
-            if self.closed || !(took || asked || moved) {
+            let committed = !took && !moved && self.commit();
+            if self.closed || !(took || asked || moved || committed) {
                 return;
             }
         }
@@ -340,12 +365,9 @@ impl Shell {
                     assert!(self.moving.is_some(), "there is nothing to cut");
                     self.cut = true;
                 }
-                Action::Commit(upload, how) => {
-                    last_word = Some("Commit");
-                    self.ask(Question::Commit(upload, how));
-                }
+                Action::Commit(upload, how) => self.commits.push_back((upload, how)),
                 Action::Run(task @ Task::Dispose(_)) => {
-                    task.run(&AtomicBool::new(false));
+                    task.run(&AtomicBool::new(false)).unwrap();
                 }
                 Action::Run(task) => {
                     last_word = Some("Run");
@@ -358,6 +380,7 @@ impl Shell {
                     self.moving = None;
                     self.question = None;
                     self.data = None;
+                    assert!(self.commits.is_empty(), "the end, before what is owed");
                 }
             }
         }

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use haul::accounts::Anonymous;
 use haul::config::{Config, Limits};
-use haul::session::{Input, Outcome, Via};
+use haul::session::{Input, Outcome, Task, Via};
 use rustix::io::Errno;
 
-use crate::shell::{Data, Shell};
+use crate::shell::{Data, Question, Shell};
 use client::Client;
 use disk::Disk;
 use random::Random;
@@ -28,6 +28,8 @@ const STEPS: usize = 250;
 
 /// Small, so that it is met: lines held behind a transfer.
 const QUEUED_BYTES_MAX: usize = 300;
+/// And uploads that are being committed.
+const COMMITS_MAX: usize = 4;
 
 #[test]
 fn random_sessions_keep_their_promises() {
@@ -71,6 +73,7 @@ impl Simulation {
             },
             limits: Limits {
                 queued_bytes_max: QUEUED_BYTES_MAX,
+                commits_per_session_max: COMMITS_MAX,
                 ..Limits::default()
             },
             ..Config::default()
@@ -107,6 +110,8 @@ impl Simulation {
         let Simulation { shell, .. } = self;
         shell.moving = None;
         shell.question = None;
+        // These would still be published, and nobody would hear of it.
+        shell.commits.clear();
         let staged = disk::staged(self.dir.path());
         assert!(staged.is_empty(), "staged files are left: {staged:?}");
     }
@@ -126,7 +131,8 @@ impl Simulation {
             }
             25..55 => self.deliver(),
             55..70 => self.take_commands(),
-            70..80 => self.answer(),
+            70..76 => self.answer(),
+            76..80 => self.commit(),
             80..96 => self.transfer(),
             96..99 => self.jump(),
             _ => self.end_somehow(),
@@ -147,11 +153,16 @@ impl Simulation {
 
     fn take_commands(&mut self) {
         for _ in 0..self.random.below(6) {
-            let wanted = self.shell.session.wants_input();
+            let wanted = self.shell.session.wants_input(&self.shell.config);
+            let behind_commits = !self.shell.commits.is_empty();
             let Some(taken) = self.shell.take_command() else {
                 break;
             };
             assert!(wanted, "a command was taken by a session that wants none");
+            if behind_commits {
+                assert!(!self.shell.commits_full, "it should wait for its own");
+                self.client.overlaps(&taken);
+            }
             self.show(|| format!("taken: \"{}\"", taken.line.escape_ascii()));
             self.client.taken(&taken, &self.shell);
             assert!(self.client.queued_bytes() <= QUEUED_BYTES_MAX);
@@ -168,6 +179,19 @@ impl Simulation {
         if let Some(ended) = self.shell.ended_data.take() {
             self.client.last_download = ended.outgoing;
         }
+    }
+
+    fn commit(&mut self) {
+        self.shell.commits_full = self.random.chance(20);
+        if self.random.chance(85) {
+            self.show(|| "commit".to_string());
+            self.shell.commit();
+        } else {
+            let errno = *self.random.pick(&[Errno::IO, Errno::NOSPC, Errno::DQUOT]);
+            self.show(|| format!("a commit fails: {errno}"));
+            self.shell.fail_commit(errno.into());
+        }
+        self.told();
     }
 
     fn answer(&mut self) {
@@ -261,7 +285,7 @@ impl Simulation {
         let deadline = self.shell.session.deadline(&self.shell.config);
         if deadline.is_some_and(|at| at <= self.shell.now) && self.random.chance(70) {
             self.shell.tell(Input::TimedOut);
-            assert!(self.shell.closed);
+            assert!(self.shell.closed && self.shell.commits.is_empty());
             self.hear();
         }
     }
@@ -293,6 +317,8 @@ impl Simulation {
             self.take_commands();
             self.shell.answer();
             self.told();
+            self.shell.commit();
+            self.told();
             if self.shell.moving.is_some() {
                 if !self.in_band() {
                     self.use_data_connection();
@@ -319,16 +345,19 @@ impl Simulation {
         // Only what is answered can have changed a file; what changes one without a word is found a
         // little later.
         self.steps += 1;
-        if std::mem::take(&mut self.heard) || self.steps.is_multiple_of(32) {
+        if matches!(self.shell.question, Some(Question::Run(Task::SyncNames(_)))) {
+            // Renamed, and not told yet.
+        } else if std::mem::take(&mut self.heard) || self.steps.is_multiple_of(32) {
             self.client.disk.check(self.dir.path());
         }
         let shell = &self.shell;
+        assert!(shell.commits.len() <= COMMITS_MAX);
         if shell.closed {
             assert!(shell.session.is_closed());
             assert_eq!(shell.session.deadline(&shell.config), None);
             return;
         }
-        if shell.moving.is_none() && shell.question.is_none() {
+        if shell.moving.is_none() && shell.question.is_none() && shell.commits.is_empty() {
             self.client.check_nothing_is_owed();
         } else if shell.session.is_logged_in() {
             assert_eq!(shell.session.deadline(&shell.config), None);

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use crate::common::PATIENCE;
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
+use crate::common::tools::run_with;
 use crate::common::users::{Users, logged_in, password};
 use crate::common::wait_for;
 

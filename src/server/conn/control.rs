@@ -49,7 +49,7 @@ impl Conn {
             }
             // What a line is answered with may depend on whether anything has arrived behind it.
             let last = self.unread.len() - self.unread_at <= LINE_BYTES_MAX;
-            if last && self.readable && self.session.wants_input() {
+            if last && self.readable && self.wants_input(shared) {
                 changed |= self.read(shared);
                 if self.dead || self.closing.is_some() {
                     break;
@@ -77,7 +77,7 @@ impl Conn {
                 }
                 None => {
                     let full = self.unread.len() - self.unread_at >= INPUT_BYTES;
-                    if !self.session.wants_input() || !self.readable || full {
+                    if !self.wants_input(shared) || !self.readable || full {
                         break;
                     }
                     if !self.read(shared) {
@@ -88,6 +88,10 @@ impl Conn {
             }
         }
         changed
+    }
+
+    fn wants_input(&self, shared: &Shared) -> bool {
+        self.session.wants_input(&shared.world.config)
     }
 
     /// Reads what the client sent. False: there was nothing.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
+use super::committing::Written;
 use super::{Conn, INPUT_BYTES, OUTPUT_BYTES, protected};
 use crate::server::pump::{Pump, Step, Wire};
 use crate::server::tls::Tls;
@@ -29,6 +30,7 @@ pub(super) struct Moving {
     /// Until when the data connection must be there.
     pub(super) wait_until: Instant,
     pub(super) handshake_until: Option<Instant>,
+    pub(super) written: Written,
 }
 
 #[derive(Debug)]
@@ -114,11 +116,19 @@ impl Conn {
         };
         let before = *budget;
         let step = match &moving.data {
+            _ if moving.written.is_behind(
+                moving.pump.moved(),
+                shared.world.config.limits.unwritten_bytes_max,
+            ) =>
+            {
+                Step::Blocked
+            }
             Data::Failed => Step::Done(Outcome::NoConnection),
             Data::Awaited | Data::Connecting(_) => Step::Blocked,
             Data::Open { ready: false, .. } => Step::Blocked,
             Data::Open { .. } | Data::Control => self.step_paced(&mut moving, shared, budget),
         };
+        self.write_back(&mut moving, shared);
         self.moving = Some(moving);
         match step {
             Step::More | Step::Blocked | Step::Limited => *budget != before,
@@ -388,6 +398,7 @@ impl Conn {
                 .then(|| wait_until + shared.world.config.limits.tls_handshake_timeout),
             tls,
             wait_until,
+            written: Written::default(),
         }));
         None
     }
@@ -448,7 +459,7 @@ impl Moving {
 }
 
 /// Has a file closed where it stops nobody that its blocks are freed.
-pub(super) fn dispose_of(kept: Option<OwnedFd>, shared: &Shared) {
+pub(in crate::server) fn dispose_of(kept: Option<OwnedFd>, shared: &Shared) {
     if let Some(file) = kept {
         shared.background.order_unattended(Task::Dispose(file));
     }

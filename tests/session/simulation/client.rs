@@ -54,6 +54,9 @@ struct Owed {
     ascii: bool,
 }
 
+/// Uploads that were taken while others were being committed are counted like a verb.
+const OVERLAPPING: &str = "an upload behind a commit";
+
 /// How often each verb was answered with which first digit, over all seeds.
 #[derive(Debug, Default)]
 pub struct Met(BTreeMap<(String, u16), u64>);
@@ -91,6 +94,7 @@ impl Met {
             ("EPSV", 4),
             ("XYZZY", 5),
             ("QUIT", 2),
+            (OVERLAPPING, 2),
         ] {
             let times = self.0.get(&(verb.to_string(), digit)).copied();
             assert!(times.unwrap_or(0) >= 10, "{verb} {digit}xx: {times:?}");
@@ -209,7 +213,11 @@ impl Client {
             40..42 => format!("REST {}", random.below(30)),
             42 => "TYPE A".to_string(),
             43 => "TYPE I".to_string(),
-            44..46 => format!("RNFR {file}"),
+            44 => format!("RNFR {file}"),
+            45 => {
+                self.line(format!("RNFR {file}").as_bytes());
+                format!("RNTO {}", random.pick(&FILES))
+            }
             46..48 => format!("RNTO {file}"),
             48 => format!("DELE {file}"),
             49 => format!("MKD {dir}"),
@@ -310,6 +318,21 @@ impl Client {
 
     pub fn queued_bytes(&self) -> usize {
         self.queue.iter().map(Vec::len).sum()
+    }
+
+    /// A line is about to be taken while uploads are being committed: only uploads overlap.
+    pub fn overlaps(&mut self, taken: &Taken) {
+        let clean = strip_telnet(line_of(&taken.line)).into_owned();
+        let (verb, argument) = verb_and_argument(&clean);
+        let word = argument.unwrap_or_default().split(|byte| *byte == b' ');
+        let immediate = word.take(1).any(|word| word.contains(&b'+'));
+        assert!(
+            verb.eq_ignore_ascii_case(b"UPLOAD") && immediate,
+            "taken before an upload was committed: {}",
+            taken.line.escape_ascii()
+        );
+        let key = (OVERLAPPING.to_string(), 2);
+        *self.met.0.entry(key).or_default() += 1;
     }
 
     /// The session took a line; the replies come right behind.
@@ -422,7 +445,8 @@ impl Client {
         if owed.waits && !owed.preliminary {
             self.held_back = None;
         }
-        if reply.code < 400 {
+        // A rename that is not on the disk for sure has happened all the same.
+        if reply.code < 400 || (owed.verb == "RNTO" && reply.code == 451) {
             self.succeed(owed, shell);
         }
     }
@@ -506,7 +530,7 @@ impl Client {
 
     pub fn is_quiet(&self, shell: &Shell) -> bool {
         let silent = self.outbox.is_empty() && self.queue.is_empty();
-        silent && self.owed.is_empty() && shell.question.is_none()
+        silent && self.owed.is_empty() && shell.question.is_none() && shell.commits.is_empty()
     }
 
     /// The transfer waits for a body that the client does not send any more.

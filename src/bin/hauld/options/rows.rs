@@ -1,7 +1,7 @@
 //! The rows, in the order of the help.
 
 use haul::accounts::Anonymous;
-use haul::config::TlsLevel;
+use haul::config::{Durability, TlsLevel};
 use haul::text::duration;
 
 use super::Kind::{Count, List, Path, Size, Text, Time};
@@ -114,6 +114,23 @@ pub const ROWS: &[Row] = &[
         set: |it, text| {
             let answers = [("accept", false), ("require", true)];
             put(&mut it.config.tls.reuse_required, word(text, &answers))
+        },
+    },
+    Row {
+        name: "durability",
+        place: Both,
+        kind: Text,
+        value: "full|data|none",
+        default: Some("full"),
+        help: "What is on the disk when an upload is answered with 226: the file and its name, the \
+               file, nothing",
+        set: |it, text| {
+            let promises = [
+                ("full", Durability::Full),
+                ("data", Durability::Data),
+                ("none", Durability::None),
+            ];
+            put(&mut it.config.durability, word(text, &promises))
         },
     },
     Row {

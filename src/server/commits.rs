@@ -1,0 +1,280 @@
+//! Two threads that bring uploads to the disk and give them their names. What is waiting when a thread
+//! becomes free is its next batch, which shares what is expensive: so nobody waits for a batch to
+//! fill, and the busier the disk the larger the batches.
+//!
+//! Large files have a thread of their own: a small one does not wait behind gigabytes. What a
+//! session orders is done in its order, which is why its uploads do not change threads while one is
+//! under way.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use mio::Waker;
+
+use super::Id;
+use super::background::panicked;
+use crate::config::Durability;
+use crate::storage::commit::{self, Committed, Way};
+use crate::storage::staging::{Publish, Upload, WriteBack};
+
+/// Uploads that share a batch. The first waits for the last of them: a few milliseconds.
+const BATCH_MAX: usize = 256;
+
+/// From here on an upload is large: writing it out takes longer than whatever a batch shares.
+const LARGE_BYTES: u64 = 4 << 20;
+
+/// Syncing a file system waits for whatever else is to be written. With less than this it is no more
+/// than a moment.
+const CALM_BYTES: u64 = 32 << 20;
+
+/// Which thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Uploads that are committed in batches.
+    Small,
+    /// Uploads of [`LARGE_BYTES`] and more, one by one.
+    Large,
+}
+
+impl Lane {
+    /// Where an upload belongs.
+    pub fn of(upload: &Upload) -> Lane {
+        let large = upload
+            .file()
+            .metadata()
+            .is_ok_and(|meta| meta.len() >= LARGE_BYTES);
+        if large { Lane::Large } else { Lane::Small }
+    }
+}
+
+#[derive(Debug)]
+enum Order {
+    Commit(Id, Upload, Publish),
+    WriteBack(Id, u64, WriteBack),
+}
+
+/// What came of an order.
+#[derive(Debug)]
+pub enum Answer {
+    /// An upload is in its place, or gone.
+    Committed(Committed),
+    /// A part of an upload that goes on is on the disk, or the disk does not take it.
+    WrittenBack {
+        /// What the order was given.
+        number: u64,
+        /// EIO, mostly.
+        result: io::Result<()>,
+    },
+}
+
+/// The threads and the way to them.
+#[derive(Debug)]
+pub struct Commits {
+    small: Sender<Order>,
+    large: Sender<Order>,
+    results: Receiver<Vec<(Id, Answer)>>,
+    heard: std::vec::IntoIter<(Id, Answer)>,
+    under_way: usize,
+    under_way_max: usize,
+}
+
+impl Commits {
+    /// Starts the threads. No more than `under_way_max` commits should be under way.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start(
+        durability: Durability,
+        under_way_max: usize,
+        waker: &Arc<Waker>,
+    ) -> io::Result<Commits> {
+        let (done, results) = mpsc::channel();
+        let start = |name: &str, batch_max| {
+            let (orders, received) = mpsc::channel();
+            let lane = Thread {
+                orders: received,
+                done: done.clone(),
+                waker: waker.clone(),
+                batch_max,
+                names: durability == Durability::Full,
+                weather: Weather::new(),
+            };
+            thread::Builder::new()
+                .name(name.to_string())
+                .spawn(move || lane.run())
+                .map(|_| orders)
+        };
+        Ok(Commits {
+            small: start("commits", BATCH_MAX)?,
+            large: start("large-commits", 1)?,
+            results,
+            heard: Vec::new().into_iter(),
+            under_way: 0,
+            under_way_max,
+        })
+    }
+
+    /// Has an upload published. An answer comes for sure.
+    ///
+    /// # Errors
+    /// The thread has ended, so the upload is gone.
+    pub fn commit(
+        &mut self,
+        id: Id,
+        lane: Lane,
+        upload: Upload,
+        how: Publish,
+    ) -> Result<(), io::Error> {
+        self.send(lane, Order::Commit(id, upload, how))?;
+        self.under_way += 1;
+        Ok(())
+    }
+
+    /// Has a part of an upload brought to the disk. An answer with `number` comes for sure.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn write_back(&self, id: Id, number: u64, part: WriteBack) -> io::Result<()> {
+        self.send(Lane::Large, Order::WriteBack(id, number, part))
+    }
+
+    fn send(&self, lane: Lane, order: Order) -> io::Result<()> {
+        let sender = match lane {
+            Lane::Small => &self.small,
+            Lane::Large => &self.large,
+        };
+        sender.send(order).map_err(|_| {
+            log::error!("a thread for commits has ended");
+            io::ErrorKind::BrokenPipe.into()
+        })
+    }
+
+    /// The next answer, if there is one.
+    pub fn answer(&mut self) -> Option<(Id, Answer)> {
+        let answer = loop {
+            match self.heard.next() {
+                Some(answer) => break answer,
+                None => self.heard = self.results.try_recv().ok()?.into_iter(),
+            }
+        };
+        if let Answer::Committed(_) = answer.1 {
+            self.under_way -= 1;
+        }
+        Some(answer)
+    }
+
+    /// Whether there should be no more of them for now.
+    pub fn is_full(&self) -> bool {
+        self.under_way >= self.under_way_max
+    }
+
+    /// Whether none is under way.
+    pub fn is_idle(&self) -> bool {
+        self.under_way == 0
+    }
+}
+
+struct Thread {
+    orders: Receiver<Order>,
+    done: Sender<Vec<(Id, Answer)>>,
+    waker: Arc<Waker>,
+    batch_max: usize,
+    names: bool,
+    weather: Weather,
+}
+
+impl Thread {
+    fn run(self) {
+        let mut next = self.orders.recv().ok();
+        while let Some(first) = next.take() {
+            let answers = match first {
+                Order::WriteBack(id, number, part) => {
+                    let result = part.run();
+                    vec![(id, Answer::WrittenBack { number, result })]
+                }
+                Order::Commit(id, upload, how) => {
+                    let (mut ids, mut batch) = (vec![id], vec![(upload, how)]);
+                    while batch.len() < self.batch_max && next.is_none() {
+                        match self.orders.try_recv() {
+                            Ok(Order::Commit(id, upload, how)) => {
+                                ids.push(id);
+                                batch.push((upload, how));
+                            }
+                            Ok(other) => next = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    self.commit(ids, batch)
+                }
+            };
+            if self.done.send(answers).is_err() || self.waker.wake().is_err() {
+                return;
+            }
+            next = next.or_else(|| self.orders.recv().ok());
+        }
+    }
+
+    /// Whatever happens, each of them is answered.
+    fn commit(&self, ids: Vec<Id>, batch: Vec<(Upload, Publish)>) -> Vec<(Id, Answer)> {
+        let way = Way {
+            names: self.names,
+            calm: batch.len() > 1 && self.weather.is_calm(),
+        };
+        let committed = catch_unwind(AssertUnwindSafe(|| commit::commit(batch, way)));
+        let committed = committed.map_err(|panic| panicked("a commit", &*panic));
+        let mut committed = committed.unwrap_or_default().into_iter();
+        ids.into_iter()
+            .map(|id| {
+                let lost = || Committed::from(io::Error::other("it was not committed"));
+                (id, Answer::Committed(committed.next().unwrap_or_else(lost)))
+            })
+            .collect()
+    }
+}
+
+/// How much the whole machine has to write.
+struct Weather(Option<File>);
+
+impl Weather {
+    fn new() -> Weather {
+        Weather(File::open("/proc/meminfo").ok())
+    }
+
+    /// Whether it is little. Who cannot know takes it for much.
+    fn is_calm(&self) -> bool {
+        let mut text = [0; 4096];
+        let read = self.0.as_ref().map(|file| file.read_at(&mut text, 0));
+        let Some(Ok(n)) = read else { return false };
+        to_be_written(&text[..n]).is_some_and(|bytes| bytes < CALM_BYTES)
+    }
+}
+
+fn to_be_written(meminfo: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(meminfo).ok()?;
+    let kib = |name: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+        rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    Some((kib("Dirty:")? + kib("Writeback:")?) * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_written_is_read() {
+        let text =
+            b"MemTotal:  1 kB\nDirty:             312 kB\nWriteback:         8 kB\nMapped: 2 kB\n";
+        assert_eq!(to_be_written(text), Some(320 * 1024));
+        assert_eq!(to_be_written(b"Dirty: 1 kB\n"), None);
+        assert_eq!(to_be_written(b"Dirty: x kB\nWriteback: 1 kB\n"), None);
+        assert_eq!(to_be_written(b""), None);
+        assert!(!Weather(None).is_calm());
+    }
+}

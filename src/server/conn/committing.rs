@@ -1,0 +1,115 @@
+//! Uploads on their way to the disk: publishing them when they are whole, and writing large ones back
+//! while they are still coming in.
+
+use super::Conn;
+use super::moving::{Moving, dispose_of};
+use crate::config::Durability;
+use crate::server::Shared;
+use crate::server::commits::{Answer, Lane};
+use crate::session::{Input, Outcome};
+use crate::storage::commit::Committed;
+use crate::storage::staging::{Publish, Upload};
+
+/// An upload is written back in pieces of this size, so that its end finds little left to be written.
+const WRITE_BACK_BYTES: u64 = 8 << 20;
+
+/// How far an upload has come to the disk before it is whole.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    bytes: u64,
+    /// The number of the order that is under way, and how far it will be then.
+    ordered: Option<(u64, u64)>,
+}
+
+impl Written {
+    /// So much waits to be written that no more should come.
+    pub(super) fn is_behind(&self, moved: u64, unwritten_max: u64) -> bool {
+        self.ordered.is_some() && moved - self.bytes >= unwritten_max
+    }
+}
+
+impl Moving {
+    pub(super) fn waits_for_disk(&self, unwritten_max: u64) -> bool {
+        self.written.is_behind(self.pump.moved(), unwritten_max)
+    }
+}
+
+impl Conn {
+    /// Has a whole upload published. Where nothing is promised, that is done at once: it takes less
+    /// than asking somebody else to.
+    pub(super) fn commit(
+        &mut self,
+        upload: Upload,
+        how: &Publish,
+        shared: &mut Shared,
+    ) -> Option<Input> {
+        if shared.world.config.durability == Durability::None {
+            let replaced = upload.keep_replaced_if_large();
+            let result = upload.publish(how);
+            dispose_of(replaced, shared);
+            return Some(Input::Committed(result));
+        }
+        if self.committing == 0 {
+            self.lane = Lane::of(&upload);
+        }
+        match shared.commits.commit(self.id, self.lane, upload, *how) {
+            Ok(()) => {
+                self.committing += 1;
+                None
+            }
+            Err(error) if self.committing == 0 => Some(Input::Committed(Err(error))),
+            // Answers come in order, and those before this one will not come any more.
+            Err(_) => {
+                self.dead = true;
+                None
+            }
+        }
+    }
+
+    /// Has what came of an upload so far written back, if it is enough to be worth it.
+    pub(super) fn write_back(&mut self, moving: &mut Moving, shared: &Shared) {
+        let moved = moving.pump.moved();
+        let written = &mut moving.written;
+        if written.ordered.is_some()
+            || moved - written.bytes < WRITE_BACK_BYTES
+            || shared.world.config.durability == Durability::None
+        {
+            return;
+        }
+        let Some(upload) = moving.pump.upload() else {
+            return;
+        };
+        self.write_backs += 1;
+        let (number, part) = (self.write_backs, upload.write_back());
+        if shared.commits.write_back(self.id, number, part).is_ok() {
+            written.ordered = Some((number, moved));
+        }
+    }
+
+    /// Something of what this connection ordered is done.
+    pub(in crate::server) fn hear(&mut self, answer: Answer, shared: &mut Shared) {
+        match answer {
+            Answer::Committed(Committed { result, replaced }) => {
+                self.committing -= 1;
+                dispose_of(replaced, shared);
+                self.tell(Input::Committed(result), shared);
+            }
+            Answer::WrittenBack { number, result } => {
+                let Some(moving) = &mut self.moving else {
+                    return;
+                };
+                // That of the upload before this one is of no interest any more.
+                match moving.written.ordered {
+                    Some((ordered, bytes)) if ordered == number => {
+                        moving.written.ordered = None;
+                        moving.written.bytes = bytes;
+                    }
+                    _ => return,
+                }
+                if let Err(error) = result {
+                    self.end_transfer(Outcome::Failed(error), shared);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What makes an upload a promise: its bytes are on the disk before it has its name, and the name is
+//! on the disk before anybody is told.
+//!
+//! Uploads that are ready at the same time share what is expensive: one call brings all their bytes to
+//! the disk, and one each directory. Yet each is told for itself whether it succeeded. After an
+//! error of a shared call each file is synced by itself, once; never twice, since the system
+//! reports a lost write once and then forgets it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{Advice, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::made::Made;
+use super::root::stat_open;
+use super::staging::{Publish, Upload};
+
+/// How a batch is brought to the disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    /// The names too, not only the files.
+    pub names: bool,
+    /// Little else waits to be written, so that syncing the file system is cheaper than syncing
+    /// each file. Otherwise these uploads would wait for everybody's bytes.
+    pub calm: bool,
+}
+
+/// What is to reach the disk.
+#[derive(Debug, Clone, Copy)]
+pub enum Sync<'a> {
+    /// This may begin; it is waited for later.
+    Soon(&'a File),
+    /// This file.
+    File(&'a File),
+    /// Everything on the file system of this file, and of others that were opened after it.
+    FileSystem(&'a File),
+    /// The names in this directory.
+    Directory(&'a OwnedFd),
+    /// Everything on the file system of this directory.
+    FileSystemOf(&'a OwnedFd),
+}
+
+/// What came of one upload.
+#[derive(Debug)]
+pub struct Committed {
+    /// It is there, and stays.
+    pub result: io::Result<()>,
+    /// A large file that it replaced: freeing its blocks takes long, where this is closed.
+    pub replaced: Option<OwnedFd>,
+}
+
+impl From<io::Error> for Committed {
+    fn from(error: io::Error) -> Committed {
+        Committed {
+            result: Err(error),
+            replaced: None,
+        }
+    }
+}
+
+/// Publishes uploads, in this order, so that each is on the disk. Those that fail are gone.
+pub fn commit(batch: Vec<(Upload, Publish)>, way: Way) -> Vec<Committed> {
+    commit_with(batch, way, &mut now)
+}
+
+/// As [`commit`]; `sync` is what reaches the disk.
+fn commit_with(
+    batch: Vec<(Upload, Publish)>,
+    way: Way,
+    sync: &mut dyn FnMut(Sync) -> io::Result<()>,
+) -> Vec<Committed> {
+    // A file that failed is dropped at once: what it holds of the disk is free again.
+    let mut batch: Vec<io::Result<(Upload, Publish)>> = batch
+        .into_iter()
+        .map(|(upload, how)| upload.dress(&how).map(|()| (upload, how)))
+        .collect();
+    sync_files(&mut batch, way.calm, sync);
+    let mut committed: Vec<(Option<Upload>, Committed)> = batch
+        .into_iter()
+        .map(|ready| match ready.and_then(appear) {
+            Ok((upload, replaced)) => {
+                let result = Ok(());
+                (Some(upload), Committed { result, replaced })
+            }
+            Err(error) => (None, error.into()),
+        })
+        .collect();
+    if way.names {
+        sync_names(&mut committed, sync);
+    }
+    committed
+        .into_iter()
+        .map(|(_, committed)| committed)
+        .collect()
+}
+
+fn appear((mut upload, how): (Upload, Publish)) -> io::Result<(Upload, Option<OwnedFd>)> {
+    let replaced = upload.keep_replaced_if_large();
+    upload.appear(&how)?;
+    Ok((upload, replaced))
+}
+
+fn sync_files(
+    batch: &mut [io::Result<(Upload, Publish)>],
+    calm: bool,
+    sync: &mut dyn FnMut(Sync) -> io::Result<()>,
+) {
+    let mut devices: HashMap<u64, Vec<&mut io::Result<(Upload, Publish)>>> = HashMap::new();
+    for ready in batch {
+        let Ok((upload, _)) = ready else { continue };
+        match stat_open(upload.file()) {
+            Ok(meta) => devices.entry(meta.dev).or_default().push(ready),
+            Err(error) => *ready = Err(error.into()),
+        }
+    }
+    for uploads in devices.values_mut() {
+        if uploads.len() > 1 && calm && sync_together(uploads, sync).is_ok() {
+            continue;
+        }
+        let files = || uploads.iter().filter_map(|it| it.as_ref().ok());
+        if uploads.len() > 1 {
+            for (upload, _) in files() {
+                // Only the start is made here, of what follows; whether it succeeds is seen there.
+                let _ = sync(Sync::Soon(upload.file()));
+            }
+        }
+        for ready in uploads {
+            if let Ok((upload, _)) = ready
+                && let Err(error) = sync(Sync::File(upload.file()))
+            {
+                **ready = Err(error);
+            }
+        }
+    }
+}
+
+/// Asks through the file that was opened first: the others may have been opened after an error.
+fn sync_together(
+    uploads: &[&mut io::Result<(Upload, Publish)>],
+    sync: &mut dyn FnMut(Sync) -> io::Result<()>,
+) -> io::Result<()> {
+    let opened = uploads.iter().filter_map(|it| it.as_ref().ok());
+    match opened.min_by_key(|(upload, _)| upload.begun()) {
+        Some((first, _)) => sync(Sync::FileSystem(first.file())),
+        None => Ok(()),
+    }
+}
+
+/// After an error nobody knows which of the names will still be there tomorrow, so none is promised.
+fn sync_names(
+    committed: &mut [(Option<Upload>, Committed)],
+    sync: &mut dyn FnMut(Sync) -> io::Result<()>,
+) {
+    let mut synced: HashMap<(u64, u64), bool> = HashMap::new();
+    for (upload, committed) in committed {
+        let Some(upload) = upload else { continue };
+        let done = match stat_open(upload.dir()) {
+            Err(_) => false,
+            Ok(meta) => *synced
+                .entry((meta.dev, meta.ino))
+                .or_insert_with(|| upload.made().sync(upload.dir(), sync).is_ok()),
+        };
+        if !done {
+            committed.result = Err(Errno::IO.into());
+        }
+    }
+}
+
+/// The directories of something that was renamed.
+#[derive(Debug)]
+pub struct Renamed {
+    pub(super) from: Arc<OwnedFd>,
+    pub(super) to: Arc<OwnedFd>,
+    pub(super) made: Arc<Made>,
+}
+
+impl Renamed {
+    /// Brings both names to the disk: the new one, and that the old one is gone.
+    ///
+    /// # Errors
+    /// EIO: nobody knows which of the names will still be there tomorrow.
+    pub fn sync(&self) -> io::Result<()> {
+        let sync = |dir| self.made.sync(dir, &mut now);
+        let both = sync(&self.to).and_then(|()| match Arc::ptr_eq(&self.from, &self.to) {
+            true => Ok(()),
+            false => sync(&self.from),
+        });
+        both.map_err(|_| Errno::IO.into())
+    }
+}
+
+/// An interrupted call has told nothing, so it may be made again.
+fn now(what: Sync) -> io::Result<()> {
+    Ok(match what {
+        // The only way without unsafe code to have write-back begin and not wait for it.
+        Sync::Soon(file) => rustix::fs::fadvise(file, 0, None, Advice::DontNeed),
+        Sync::File(file) => retry_on_intr(|| rustix::fs::fsync(file)),
+        Sync::FileSystem(file) => retry_on_intr(|| rustix::fs::syncfs(file)),
+        Sync::Directory(dir) => match open(dir) {
+            Ok(dir) => retry_on_intr(|| rustix::fs::fsync(&dir)),
+            Err(Errno::ACCESS) => sync_unreadable(dir),
+            Err(error) => Err(error),
+        },
+        Sync::FileSystemOf(dir) => match open(dir) {
+            Ok(dir) => retry_on_intr(|| rustix::fs::syncfs(&dir)),
+            Err(Errno::ACCESS) => sync_unreadable(dir),
+            Err(error) => Err(error),
+        },
+    }?)
+}
+
+/// What stands for the place, for clients, is no descriptor that could be synced.
+fn open(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, c".", flags, Mode::empty())
+}
+
+/// A directory that may be written but not read cannot be opened to be synced; but a file in it can.
+fn sync_unreadable(dir: &OwnedFd) -> Result<(), Errno> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, c".", flags, Mode::RUSR | Mode::WUSR)?;
+    retry_on_intr(|| rustix::fs::syncfs(&file))
+}
+
+#[cfg(test)]
+mod tests;
