@@ -9,7 +9,6 @@
 //! | [`gate`] | who gets in: what is checked, counted and answered |
 //! | [`throttle`] | how often who has failed |
 //! | [`recent`] | who proved a password a moment ago |
-//! | [`quota`] | the arithmetic of how much a home tree may hold |
 //!
 //! Nothing here knows a verb, a socket or a thread, and none of it reads the clock. The users file
 //! is the only file that is touched.
@@ -18,7 +17,7 @@ pub mod edit;
 pub mod field;
 pub mod gate;
 pub mod password;
-pub mod quota;
+
 pub mod recent;
 pub mod throttle;
 pub mod users;

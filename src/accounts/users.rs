@@ -32,9 +32,9 @@ use serde::Deserialize;
 use super::Permissions;
 use super::field::{Bytes, Home, Name, Network};
 use super::password::{Cost, Hash};
-use super::quota::Amount;
 use crate::fingerprint::Fingerprint;
 use crate::storage::path::VirtualPath;
+use crate::storage::quota::Amount;
 
 /// More than any real file has; it bounds what a wrong `--users` can make the server read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -265,6 +265,16 @@ impl Users {
         let mut users: Vec<_> = self.by_name.values().collect();
         users.sort_by(|a, b| a.name.cmp(&b.name));
         users
+    }
+
+    /// The homes that have a limit. It holds for all who have the same home; where they have
+    /// different ones, the smallest does.
+    pub fn quotas(&self) -> impl Iterator<Item = (VirtualPath, Amount)> {
+        let limited = self
+            .by_name
+            .values()
+            .filter(|user| user.quota != Amount::MAX);
+        limited.map(|user| (user.home.clone(), user.quota))
     }
 
     /// How many there are.

@@ -16,6 +16,7 @@ mod background;
 mod buffers;
 mod commits;
 mod conn;
+mod counts;
 mod lingering;
 mod listen;
 mod passive;
@@ -42,13 +43,14 @@ use slab::Slab;
 
 use crate::config::Config;
 use crate::fingerprint::Fingerprint;
-use crate::session::{Action, Context, Input};
+use crate::session::{Action, Context, Done, Input, Task};
 use crate::storage::root::Root;
 use accept::{Listener, counted};
 use background::Background;
 use buffers::Buffers;
 use commits::{Answer, Commits};
 use conn::{Conn, Next};
+use counts::Counts;
 use lingering::Lingering;
 use passive::Passive;
 use passwords::Passwords;
@@ -215,6 +217,7 @@ pub struct Server {
     /// Descriptors have run out, and that has been logged.
     short: bool,
     dead: Vec<usize>,
+    counts: Counts,
     stopping: Stopping,
     shared: Shared,
 }
@@ -299,6 +302,7 @@ impl Server {
             self.timers.next(),
             self.shared.lingering.next(),
             self.accept_retry,
+            self.counts.next(self.shared.now),
             stop,
         ]
         .into_iter()
@@ -366,6 +370,8 @@ impl Server {
             match load_users(path) {
                 Ok(users) => {
                     log::info!("SIGHUP: {} users in {}", users.len(), path.display());
+                    let home = &self.shared.world.home;
+                    self.counts.add(home.set_quotas(users.quotas()));
                     passwords.reload(users);
                     self.shared.rates.forget_idle(self.shared.now);
                 }
@@ -459,10 +465,18 @@ impl Server {
             }
         }
         while let Some((id, done)) = self.shared.background.result() {
+            if let Ok(Done::Counted(count, more)) = done {
+                self.counts.counted(count, more, now);
+                continue;
+            }
             if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
                 conn.tell(Input::TaskDone(done), &mut self.shared);
                 queue(&mut self.ready, conn);
             }
+        }
+        if let Some(piece) = self.counts.piece(now) {
+            let task = Task::Count(piece);
+            self.shared.background.order_unattended(task);
         }
     }
 

@@ -500,7 +500,8 @@ fn end_of_stream(receive: &mut Receive) -> Outcome {
     if let Some(ascii) = &mut receive.ascii {
         ascii.finish(&mut rest);
     }
-    match receive.upload.file().write_all_at(&rest, receive.at) {
+    let room = receive.upload.make_room(receive.at + rest.len() as u64);
+    match room.and_then(|()| receive.upload.file().write_all_at(&rest, receive.at)) {
         Ok(()) => Outcome::Complete,
         Err(error) => Outcome::Failed(error),
     }
@@ -533,6 +534,7 @@ fn write_in(into: &mut Receive, bytes: &[u8], translated: &mut Vec<u8>) -> io::R
         }
         None => bytes,
     };
+    into.upload.make_room(into.at + bytes.len() as u64)?;
     into.upload.file().write_all_at(bytes, into.at)?;
     into.at += bytes.len() as u64;
     Ok(())
@@ -554,8 +556,9 @@ fn splice_in(into: &mut Receive, socket: BorrowedFd, tools: &mut Tools, budget: 
     if let Some(left) = &mut into.bytes {
         *left -= n as u64;
     }
+    let room = into.upload.make_room(into.at + n as u64);
     let file = into.upload.file();
-    match empty_into(&tools.pipe.read, file, into.at, n) {
+    match room.and_then(|()| empty_into(&tools.pipe.read, file, into.at, n)) {
         Ok(()) => {
             into.at += n as u64;
             Io::Moved(n)

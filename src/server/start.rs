@@ -21,6 +21,7 @@ use super::activation::Inherited;
 use super::background::Background;
 use super::buffers::Buffers;
 use super::commits::Commits;
+use super::counts::Counts;
 use super::lingering::Lingering;
 use super::passive::Passive;
 use super::passwords::Passwords;
@@ -32,7 +33,6 @@ use super::{
     World, conn, listen, tls, walls,
 };
 use crate::accounts::password::{Cost, Hash, Password};
-use crate::accounts::quota::Amount;
 use crate::accounts::users::{User, Users};
 use crate::config::{Config, TlsFiles, TlsLevel};
 use crate::storage::root::Root;
@@ -152,6 +152,11 @@ impl Server {
             .register(&mut signals, SIGNAL, Interest::READABLE)
             .map_err(io)?;
         let home = Arc::new(home);
+        home.keep_free(limits.min_free_bytes);
+        let mut counts = Counts::new(home.clone());
+        if let Some(users) = &users {
+            counts.add(home.set_quotas(users.quotas()));
+        }
         let now = Instant::now();
         let passwords = users.map(|users| Passwords::start(users, &home, &waker, now));
         let rates = Rates::new(config.limits.rate_bytes_per_s);
@@ -207,6 +212,7 @@ impl Server {
             accept_retry: None,
             short: false,
             dead: Vec::new(),
+            counts,
             stopping: Stopping::No,
             shared,
         })
@@ -236,18 +242,9 @@ fn open_listeners(
     all().enumerate().map(open).collect()
 }
 
-/// Reads the users file, and refuses what would be promised in it and not kept.
+/// Reads the users file, and says in the log what is not good about it.
 pub(super) fn load_users(path: &Path) -> Result<Users, StartError> {
     let users = Users::load(path).map_err(|error| StartError(error.to_string()))?;
-    for user in users.sorted() {
-        if user.quota != Amount::MAX {
-            return Err(StartError(format!(
-                "{}: {} has a quota, which this version does not keep yet; take it out",
-                path.display(),
-                user.name
-            )));
-        }
-    }
     for warning in users.warnings() {
         log::warn!("{warning}");
     }

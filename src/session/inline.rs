@@ -118,10 +118,8 @@ fn stage(
         return Err(Reply::new(554, "There is nothing to continue."));
     }
     let path = login.new_path(path)?;
-    if bytes > IMMEDIATE_BYTES_MAX && login.home.free_bytes(&path).is_ok_and(|free| free < bytes) {
-        return Err(Reply::new(452, "There is not that much space."));
-    }
-    let upload = Upload::create(&login.home, &path)?;
+    let mut upload = Upload::create(&login.home, &path)?;
+    upload.announce(bytes)?;
     log::debug!("{} UPLOAD {}", login.peer, path);
     let publish = Publish {
         mode: facts.mode.unwrap_or_else(|| mode_of(&upload, login.umask)),

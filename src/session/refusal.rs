@@ -8,10 +8,22 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::proto::reply::Reply;
+use crate::storage::quota::Full;
+use crate::storage::room::NoSpace;
 
 /// `?` on a file operation makes its reply.
 impl From<io::Error> for Reply {
     fn from(error: io::Error) -> Reply {
+        if let Some(full) = error.get_ref().and_then(|it| it.downcast_ref::<Full>()) {
+            let code = match full {
+                Full::Counting => 450,
+                Full::Bytes { .. } | Full::Files { .. } | Full::Parts => 552,
+            };
+            return Reply::new(code, full.to_string());
+        }
+        if let Some(none) = error.get_ref().and_then(|it| it.downcast_ref::<NoSpace>()) {
+            return Reply::new(452, none.to_string());
+        }
         let Some(errno) = Errno::from_io_error(&error) else {
             return match error.kind() {
                 io::ErrorKind::UnexpectedEof => {

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::proto::upload::hex;
 use crate::storage::commit::Renamed;
+use crate::storage::ledger::Count;
 use crate::storage::staging;
 
 /// Digests that HASH and its older forms know, in FEAT's order.
@@ -70,6 +71,8 @@ pub enum Task {
     },
     /// Brings the names of something that was renamed to the disk.
     SyncNames(Renamed),
+    /// Counts a piece of a home tree that has a quota.
+    Count(Box<Count>),
     /// Closes the last descriptor of a removed file: freeing the blocks of a large one takes long.
     Dispose(OwnedFd),
 }
@@ -79,6 +82,8 @@ pub enum Task {
 pub enum Done {
     /// The digest in hex digits.
     Digest(String),
+    /// The piece is counted, and whether there is more.
+    Counted(Box<Count>, io::Result<bool>),
     /// Nothing to tell.
     Nothing,
 }
@@ -99,6 +104,10 @@ impl Task {
                 staging::copy(&from, &to, bytes, cancelled).map(|()| Done::Nothing)
             }
             Task::SyncNames(renamed) => renamed.sync().map(|()| Done::Nothing),
+            Task::Count(mut count) => {
+                let more = count.step();
+                Ok(Done::Counted(count, more))
+            }
             Task::Dispose(descriptor) => {
                 drop(descriptor);
                 Ok(Done::Nothing)

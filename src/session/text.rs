@@ -80,17 +80,16 @@ impl Style {
 
     fn want(&self) -> Want {
         match self {
-            Style::Names => Want {
-                stat: false,
-                target: false,
-            },
+            Style::Names => Want::default(),
             Style::Lines { .. } => Want {
                 stat: true,
                 target: true,
+                all: false,
             },
             Style::Facts { facts, .. } => Want {
                 stat: facts.need_stat(),
                 target: true,
+                all: false,
             },
         }
     }

@@ -367,7 +367,7 @@ fn store(
     replace: bool,
     preliminary: Reply,
 ) -> Handled {
-    let upload = Upload::create(&login.home, path)?;
+    let mut upload = Upload::create(&login.home, path)?;
     let publish = Publish {
         mode: mode_of(&upload, login.umask),
         modify_s: None,
@@ -381,6 +381,8 @@ fn store(
     let ascii = login.ascii.then(FromWire::default);
     log::debug!("{} stores {}", login.peer, path);
     let Some((from, bytes)) = keep else {
+        // Where there is no room for a single byte, it is better said at once.
+        upload.make_room(1)?;
         let receive = Receive {
             upload,
             at,
@@ -397,6 +399,16 @@ fn store(
         );
     };
     let to = upload.file().try_clone()?;
+    let shares = staging::share(&from, &to, bytes);
+    if shares {
+        upload.count_shared(bytes)?;
+    } else if bytes > turn.cx.config.limits.copy_bytes_max {
+        return Err(Reply::new(
+            452,
+            "The file system cannot share blocks, and this file is too large to be copied.",
+        ));
+    }
+    upload.make_room(at + 1)?;
     let receive = Receive {
         upload,
         at,
@@ -405,14 +417,8 @@ fn store(
         digest: None,
     };
     let job = Job::Receive(Box::new(receive));
-    if staging::share(&from, &to, bytes) {
+    if shares {
         return begin(login, turn, preliminary, job, what);
-    }
-    if bytes > turn.cx.config.limits.copy_bytes_max {
-        return Err(Reply::new(
-            452,
-            "The file system cannot share blocks, and this file is too large to be copied.",
-        ));
     }
     let via = login.arranged(turn)?;
     login.data = None;

@@ -8,8 +8,11 @@
 //! Errors are those of the kernel and carry its number.
 
 pub mod commit;
+pub mod ledger;
 pub mod made;
 pub mod path;
+pub mod quota;
+pub mod room;
 pub mod root;
 pub mod staging;
 pub mod walk;

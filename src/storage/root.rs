@@ -19,8 +19,10 @@ use rustix::io::Errno;
 use rustix::path::DecInt;
 
 use super::commit::Renamed;
+use super::ledger::Ledger;
 use super::made::Made;
 use super::path::VirtualPath;
+use super::quota::Amount;
 use crate::proto::facts::{Kind, Meta};
 
 const PLACE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
@@ -32,13 +34,16 @@ const RESOLVE_ATTEMPTS: usize = 16;
 
 /// A directory and everything below it. To be opened in the process that uses it, since it holds
 /// the directory of that process's own descriptors.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Root {
     dir: Arc<OwnedFd>,
     /// `/proc/self/fd`: the only way without privileges to give a name, a mode or times to what an
     /// `O_PATH` descriptor or one without a name stands for.
     descriptors: Arc<OwnedFd>,
     made: Arc<Made>,
+    /// Where this is, seen from the directory that is served.
+    place: Arc<VirtualPath>,
+    ledger: Arc<Ledger>,
 }
 
 impl Root {
@@ -46,10 +51,16 @@ impl Root {
     pub fn open(path: &Path) -> io::Result<Root> {
         let flags = PLACE | OFlags::DIRECTORY;
         let open = |path: &Path| rustix::fs::openat(CWD, path, flags, Mode::empty());
+        let dir = open(path)?;
+        let descriptors = open(Path::new("/proc/self/fd"))?;
+        let name = DecInt::from_fd(&dir);
+        let served = rustix::fs::readlinkat(&descriptors, name.as_c_str(), Vec::new())?;
         Ok(Root {
-            dir: Arc::new(open(path)?),
-            descriptors: Arc::new(open(Path::new("/proc/self/fd"))?),
+            dir: Arc::new(dir),
+            descriptors: Arc::new(descriptors),
             made: Arc::default(),
+            place: Arc::new(VirtualPath::root()),
+            ledger: Arc::new(Ledger::new(served.into_bytes())),
         })
     }
 
@@ -58,10 +69,13 @@ impl Root {
     /// # Errors
     /// There is no directory that can be reached.
     pub fn below(&self, path: &VirtualPath) -> io::Result<Root> {
+        let dir = self.resolve(path, PLACE | OFlags::DIRECTORY)?;
+        let place = self.place_of(&dir);
+        let place = place.unwrap_or_else(|| self.place.join(path.relative()));
         Ok(Root {
-            dir: Arc::new(self.resolve(path, PLACE | OFlags::DIRECTORY)?),
-            descriptors: self.descriptors.clone(),
-            made: self.made.clone(),
+            dir: Arc::new(dir),
+            place: Arc::new(place),
+            ..self.clone()
         })
     }
 
@@ -113,7 +127,10 @@ impl Root {
     /// Makes a directory with the permission bits of `mode`, less the umask of the process.
     pub fn create_dir(&self, path: &VirtualPath, mode: u32) -> io::Result<()> {
         let (dir, name) = self.parent(path, Errno::EXIST)?;
-        rustix::fs::mkdirat(&dir, name, permissions(mode))?;
+        let room = self.claim(&dir, Amount::NAME, Amount::NOTHING)?;
+        self.change(&dir, name, Amount::NAME, room, || {
+            Ok(rustix::fs::mkdirat(&dir, name, permissions(mode))?)
+        })?;
         if let Ok(meta) = stat_in(&dir, name) {
             self.made.add((meta.dev, meta.ino));
         }
@@ -123,13 +140,17 @@ impl Root {
     /// Removes an empty directory.
     pub fn remove_dir(&self, path: &VirtualPath) -> io::Result<()> {
         let (dir, name) = self.parent(path, Errno::BUSY)?;
-        Ok(rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR)?)
+        self.change(&dir, name, Amount::NOTHING, Vec::new(), || {
+            Ok(rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR)?)
+        })
     }
 
     /// Removes anything but a directory (EISDIR). Of a link, the link itself.
     pub fn remove_file(&self, path: &VirtualPath) -> io::Result<()> {
         let (dir, name) = self.parent(path, Errno::ISDIR)?;
-        Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?)
+        self.change(&dir, name, Amount::NOTHING, Vec::new(), || {
+            Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?)
+        })
     }
 
     /// Moves `from` to `to`, replacing a file or link there. A directory there is EISDIR, even an
@@ -137,17 +158,20 @@ impl Root {
     pub fn rename(&self, from: &VirtualPath, to: &VirtualPath) -> io::Result<Renamed> {
         let (from_dir, from_name) = self.parent(from, Errno::BUSY)?;
         let (to_dir, to_name) = self.parent(to, Errno::ISDIR)?;
-        match rename_new(&from_dir, from_name, &to_dir, to_name) {
-            Err(Errno::EXIST) if from == to => {}
+        let act = || match rename_new(&from_dir, from_name, &to_dir, to_name) {
+            Err(Errno::EXIST) if from == to => Ok(()),
             // EINVAL: this file system cannot be told to replace nothing.
             Err(Errno::EXIST | Errno::INVAL) => {
                 if stat_in(&to_dir, to_name).is_ok_and(|at| at.kind == Kind::Dir) {
                     return Err(Errno::ISDIR.into());
                 }
-                rustix::fs::renameat(&from_dir, from_name, &to_dir, to_name)?;
+                Ok(rustix::fs::renameat(
+                    &from_dir, from_name, &to_dir, to_name,
+                )?)
             }
-            done => done?,
-        }
+            done => Ok(done?),
+        };
+        self.change_name((&from_dir, from_name), (&to_dir, to_name), act)?;
         Ok(Renamed {
             from: from_dir,
             to: to_dir,
@@ -186,13 +210,29 @@ impl Root {
     }
 
     /// Bytes that can still be written to the directory at `path` or, if there is none, to that
-    /// which would hold `path`.
+    /// which would hold `path`: what the disk, the promises made to others and the quotas leave.
     pub fn free_bytes(&self, path: &VirtualPath) -> io::Result<u64> {
-        let space = match self.resolve(path, PLACE | OFlags::DIRECTORY) {
-            Ok(dir) => rustix::fs::fstatvfs(dir)?,
-            Err(_) => rustix::fs::fstatvfs(self.parent(path, Errno::NOENT)?.0)?,
+        let dir = match self.resolve(path, PLACE | OFlags::DIRECTORY) {
+            Ok(dir) => Arc::new(dir),
+            Err(_) => self.parent(path, Errno::NOENT)?.0,
         };
-        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+        let (free, _) = self.ledger.space.free(&dir)?;
+        Ok(free.min(self.allotted_bytes(&dir)))
+    }
+
+    /// Bytes on each file system that no upload uses up; `None`: the default.
+    pub fn keep_free(&self, bytes: Option<u64>) {
+        self.ledger.space.keep_free(bytes);
+    }
+
+    /// What is known about the tree that this is a part of.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Where this is, seen from the directory that is served.
+    pub fn place(&self) -> &VirtualPath {
+        &self.place
     }
 
     pub(super) fn made(&self) -> &Arc<Made> {

@@ -16,8 +16,11 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
+use super::ledger::amount_of;
 use super::made::Made;
 use super::path::{RESERVED_PREFIX, VirtualPath};
+use super::quota::Amount;
+use super::room::Room;
 use super::root::{
     LARGE_BYTES, Root, keep_if_large, only_modified, permissions, rename_new, stat_in, stat_open,
 };
@@ -38,8 +41,8 @@ pub struct Upload {
     dir: Arc<OwnedFd>,
     name: Vec<u8>,
     path: VirtualPath,
-    descriptors: Arc<OwnedFd>,
-    made: Arc<Made>,
+    root: Root,
+    room: Room,
     /// Which came first: the file system tells a descriptor only of errors since it was opened.
     begun: u64,
     /// The name in `dir` that the file has meanwhile, where the file system knows no file without
@@ -86,6 +89,8 @@ impl Upload {
             Some(Kind::Other) => return Err(Errno::NXIO.into()),
             Some(Kind::File | Kind::Link) | None => {}
         }
+        let old = replaces.as_ref().map_or(Amount::NOTHING, amount_of);
+        let room = root.claim(&dir, Amount::NAME, old)?;
         let without_name = if nameless {
             let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
             rustix::fs::openat(&dir, c".", flags, Mode::RUSR | Mode::WUSR)
@@ -104,6 +109,11 @@ impl Upload {
             Err(error) => return Err(error.into()),
         };
         static BEGUN: AtomicU64 = AtomicU64::new(0);
+        let mut room = Room::new(root.ledger().clone(), room);
+        if hidden.is_some() {
+            let meta = stat_open(&file)?;
+            room.hide((meta.dev, meta.ino));
+        }
         Ok(Upload {
             staged: Arc::new(Staged {
                 file: File::from(file),
@@ -112,12 +122,27 @@ impl Upload {
             dir,
             name: name.to_vec(),
             path: path.clone(),
-            descriptors: root.descriptors().clone(),
-            made: root.made().clone(),
+            root: root.clone(),
+            room,
             begun: BEGUN.fetch_add(1, Ordering::Relaxed),
             hidden,
             replaces,
         })
+    }
+
+    /// It will have `bytes` bytes: room is kept for them in the quotas, and there must be space.
+    pub fn announce(&mut self, bytes: u64) -> io::Result<()> {
+        self.room.announce(&self.staged.file, bytes)
+    }
+
+    /// It begins with `bytes` that it shares with the file it replaces.
+    pub fn count_shared(&mut self, bytes: u64) -> io::Result<()> {
+        self.room.share(bytes)
+    }
+
+    /// To be called before the file is written up to `end`.
+    pub fn make_room(&mut self, end: u64) -> io::Result<()> {
+        self.room.make(&self.staged.file, end)
     }
 
     /// The staged file, to be written and read.
@@ -175,14 +200,21 @@ impl Upload {
 
     /// Gives the file its name.
     pub(super) fn appear(&mut self, how: &Publish) -> io::Result<()> {
-        let was_taken = how.replace && self.replaces.is_some();
+        let new = amount_of(&stat_open(self.file())?);
+        let room = self.room.take_claims();
+        let (root, dir, name) = (self.root.clone(), self.dir.clone(), self.name.clone());
+        root.change(&dir, &name, new, room, || Ok(self.take_name(how.replace)?))
+    }
+
+    fn take_name(&mut self, replace: bool) -> Result<(), Errno> {
+        let was_taken = replace && self.replaces.is_some();
         if !was_taken {
             match self.take_new_name() {
-                Err(Errno::EXIST) if how.replace => {}
-                done => return Ok(done?),
+                Err(Errno::EXIST) if replace => {}
+                done => return done,
             }
         }
-        Ok(self.take_over_name()?)
+        self.take_over_name()
     }
 
     pub(super) fn dir(&self) -> &Arc<OwnedFd> {
@@ -190,7 +222,7 @@ impl Upload {
     }
 
     pub(super) fn made(&self) -> &Made {
-        &self.made
+        self.root.made()
     }
 
     #[cfg(test)]
@@ -242,7 +274,8 @@ impl Upload {
     fn link(&self, name: &[u8]) -> Result<(), Errno> {
         let file = DecInt::from_fd(self.file());
         let flags = AtFlags::SYMLINK_FOLLOW;
-        rustix::fs::linkat(&self.descriptors, file.as_c_str(), &self.dir, name, flags)
+        let descriptors = self.root.descriptors();
+        rustix::fs::linkat(descriptors, file.as_c_str(), &self.dir, name, flags)
     }
 }
 

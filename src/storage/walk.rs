@@ -11,10 +11,21 @@ pub use listing::Listing;
 pub use tree::{Tree, TreeEntry};
 
 /// What is wanted of each entry beyond its name and kind.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Want {
     /// All of [`Meta`](crate::proto::facts::Meta), which is a system call per entry; otherwise only the kind is set.
     pub stat: bool,
     /// Where links point.
     pub target: bool,
+    /// Entries that are nobody's as well: hidden ones and those whose names no line can carry.
+    pub all: bool,
+}
+
+impl Want {
+    /// What counts towards a quota.
+    pub const COUNT: Want = Want {
+        stat: true,
+        target: false,
+        all: true,
+    };
 }

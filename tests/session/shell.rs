@@ -558,6 +558,7 @@ fn write(receive: &mut Receive, bytes: &[u8]) -> io::Result<()> {
         }
         None => bytes,
     };
+    receive.upload.make_room(receive.at + bytes.len() as u64)?;
     receive.upload.file().write_all_at(bytes, receive.at)?;
     receive.at += bytes.len() as u64;
     Ok(())

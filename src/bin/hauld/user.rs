@@ -10,9 +10,9 @@ use haul::accounts::Permissions;
 use haul::accounts::edit::{Changes, Limit, UsersFile};
 use haul::accounts::field::{Bytes, Home, Name, Network};
 use haul::accounts::password::{Cost, Hash, Password};
-use haul::accounts::quota::Amount;
 use haul::accounts::users::{User, Users};
 use haul::fingerprint::Fingerprint;
+use haul::storage::quota::Amount;
 
 /// Passwords are longer than this only by mistake: a file was piped in.
 const PASSWORD_BYTES_MAX: u64 = 1024;

@@ -83,9 +83,9 @@ pub(super) fn read_batch(
         };
         let name = entry.file_name();
         let bytes = name.to_bytes();
-        if matches!(bytes, b"." | b"..") || is_reserved_name(bytes) {
+        if matches!(bytes, b"." | b"..") || (is_reserved_name(bytes) && !want.all) {
             // Neither is anybody's entry.
-        } else if has_control_bytes(bytes) {
+        } else if has_control_bytes(bytes) && !want.all {
             *left_out += 1;
         } else {
             let kind = kind_of(entry.file_type());
@@ -148,10 +148,12 @@ mod tests {
     const KINDS: Want = Want {
         stat: false,
         target: false,
+        all: false,
     };
     const ALL: Want = Want {
         stat: true,
         target: true,
+        all: false,
     };
 
     type Found = BTreeMap<Vec<u8>, (Meta, Option<Vec<u8>>)>;

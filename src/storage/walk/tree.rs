@@ -77,17 +77,28 @@ pub struct TreeEntry<'a> {
 impl Tree {
     /// The tree below `path`, which must be a directory and is not itself an entry.
     pub fn new(root: Arc<Root>, path: &VirtualPath) -> io::Result<Tree> {
-        let first = root.open_dir(path)?;
+        let base_path_bytes = if path.is_root() {
+            0
+        } else {
+            path.as_bytes().len()
+        };
+        Tree::below(root.open_dir(path)?, base_path_bytes)
+    }
+
+    /// The tree below `name` in an open directory.
+    pub(in crate::storage) fn at(dir: &OwnedFd, name: &[u8]) -> io::Result<Tree> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        Tree::below(open_inside(dir, name, flags, resolve)?, 0)
+    }
+
+    fn below(first: OwnedFd, base_path_bytes: usize) -> io::Result<Tree> {
         // The tree's links are never followed, but there may be one in the path to it: so all below
         // is opened from here and not from the root.
         let base = first.try_clone()?;
         Ok(Tree {
             base,
-            base_path_bytes: if path.is_root() {
-                0
-            } else {
-                path.as_bytes().len()
-            },
+            base_path_bytes,
             path: Vec::new(),
             levels: vec![Level {
                 dir: Reading::Open(first),
@@ -285,6 +296,7 @@ mod tests {
     const KINDS: Want = Want {
         stat: false,
         target: false,
+        all: false,
     };
 
     fn walk(dir: &Path, from: &[u8]) -> (BTreeMap<Vec<u8>, Kind>, u64) {

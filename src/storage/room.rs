@@ -1,0 +1,231 @@
+//! Room for one upload: in the quotas of the trees it is in, and on the disk.
+//!
+//! # Space
+//!
+//! An upload that begins is promised space, and what is promised to others is taken for used. An
+//! announcement alone must take no disk from anybody, so a promise goes no further ahead of the data
+//! than 64 MiB, or as much as has arrived already, and never takes more than a quarter of what is
+//! free. What is kept free (`--min-free`) is nobody's.
+//!
+//! The file system is asked when a promise is made and again for each 64 MiB at most (1 MiB, at
+//! first, where the size is not known). `fstatvfs` takes less than a microsecond, of which a
+//! session notices nothing; blocks are not reserved, since that would cost each upload a
+//! conversion of its extents when they are written, and memory on tmpfs at once.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::ledger::{Claim, Ledger};
+use super::quota::Full;
+
+/// How far ahead of its data an upload of a known size is promised space.
+const AHEAD_BYTES: u64 = 64 << 20;
+/// The same, where the size is not known and nothing has arrived.
+const AHEAD_OF_UNKNOWN_BYTES: u64 = 1 << 20;
+
+/// What is kept free by default: the smaller of this and one percent.
+const MIN_FREE_BYTES: u64 = 1 << 30;
+
+/// There is not so much space on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoSpace;
+
+impl fmt::Display for NoSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("There is not that much space.")
+    }
+}
+
+impl std::error::Error for NoSpace {}
+
+/// What is promised on each file system.
+#[derive(Debug, Default)]
+pub(super) struct Space(Mutex<Promises>);
+
+#[derive(Debug, Default)]
+struct Promises {
+    /// By the number of the file system.
+    bytes: HashMap<u64, u64>,
+    min_free_bytes: Option<u64>,
+}
+
+/// What one upload was promised and has not been seen to write.
+#[derive(Debug, Default)]
+struct Promise {
+    file_system: u64,
+    bytes: u64,
+}
+
+impl Space {
+    fn promises(&self) -> std::sync::MutexGuard<'_, Promises> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that no upload uses up; `None`: the default.
+    pub(super) fn keep_free(&self, bytes: Option<u64>) {
+        self.promises().min_free_bytes = bytes;
+    }
+
+    /// What can be promised on the file system of `file`, and its number.
+    pub(super) fn free(&self, file: impl rustix::fd::AsFd) -> io::Result<(u64, u64)> {
+        let found = rustix::fs::fstatvfs(file)?;
+        let promises = self.promises();
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        let kept = promises.min_free_bytes;
+        let kept = kept.unwrap_or(MIN_FREE_BYTES.min(bytes(found.f_blocks) / 100));
+        let promised = promises.bytes.get(&found.f_fsid).copied().unwrap_or(0);
+        let free = bytes(found.f_bavail);
+        Ok((
+            free.saturating_sub(kept).saturating_sub(promised),
+            found.f_fsid,
+        ))
+    }
+
+    /// Makes a promise another one: `needed` bytes, and up to `wanted` where there is plenty, if
+    /// there is space for `whole`. Returns how much it is.
+    fn promise(
+        &self,
+        file: &File,
+        promise: &mut Promise,
+        needed: u64,
+        wanted: u64,
+        whole: u64,
+    ) -> io::Result<u64> {
+        let (free, file_system) = self.free(file)?;
+        // What it was promised itself counts for free here.
+        let rest = (free + promise.bytes).checked_sub(needed.max(whole));
+        let Some(rest) = rest else {
+            return Err(io::Error::other(NoSpace));
+        };
+        self.give_back(promise);
+        let bytes = wanted.clamp(needed, needed.saturating_add(rest / 4).max(needed));
+        *self.promises().bytes.entry(file_system).or_default() += bytes;
+        *promise = Promise { file_system, bytes };
+        Ok(bytes)
+    }
+
+    fn give_back(&self, promise: &mut Promise) {
+        let Promise { file_system, bytes } = mem::take(promise);
+        if bytes == 0 {
+            return;
+        }
+        let mut promises = self.promises();
+        if let Some(all) = promises.bytes.get_mut(&file_system) {
+            *all -= bytes;
+            if *all == 0 {
+                promises.bytes.remove(&file_system);
+            }
+        }
+    }
+}
+
+/// Room for one upload. Dropped, it is given back.
+#[derive(Debug)]
+pub(super) struct Room {
+    ledger: Arc<Ledger>,
+    claims: Vec<Claim>,
+    promise: Promise,
+    /// Up to here the file may be written without asking again.
+    covered: u64,
+    /// Up to here it has been written, or is about to be.
+    end: u64,
+    expected: Option<u64>,
+    hidden: Option<(u64, u64)>,
+}
+
+impl Room {
+    pub(super) fn new(ledger: Arc<Ledger>, claims: Vec<Claim>) -> Room {
+        Room {
+            ledger,
+            claims,
+            promise: Promise::default(),
+            covered: 0,
+            end: 0,
+            expected: None,
+            hidden: None,
+        }
+    }
+
+    /// The staged file has a hidden name: whoever counts the tree must not count it again.
+    pub(super) fn hide(&mut self, file: (u64, u64)) {
+        self.ledger.hide(file);
+        self.hidden = Some(file);
+    }
+
+    /// The file will have `bytes` bytes: room is kept for all of them in the quotas, and there must
+    /// be space for them.
+    pub(super) fn announce(&mut self, file: &File, bytes: u64) -> io::Result<()> {
+        for claim in &mut self.claims {
+            claim.grow(bytes).map_err(Full::into_error)?;
+        }
+        self.expected = Some(bytes);
+        self.extend(file, 0, bytes)
+    }
+
+    /// The file begins with `bytes` that it shares with another, for which no space is needed.
+    pub(super) fn share(&mut self, bytes: u64) -> io::Result<()> {
+        for claim in &mut self.claims {
+            claim.grow(bytes).map_err(Full::into_error)?;
+        }
+        self.end = bytes;
+        self.covered = bytes;
+        Ok(())
+    }
+
+    /// Sees to it that the file may be written up to `end`.
+    #[inline]
+    pub(super) fn make(&mut self, file: &File, end: u64) -> io::Result<()> {
+        if end > self.covered {
+            self.extend(file, end, 0)?;
+        }
+        self.end = end;
+        Ok(())
+    }
+
+    fn extend(&mut self, file: &File, end: u64, whole: u64) -> io::Result<()> {
+        let written = self.end;
+        let needed = end.saturating_sub(written);
+        let wanted = match self.expected {
+            Some(bytes) => written.max(AHEAD_BYTES).min(bytes.saturating_sub(written)),
+            None => written.clamp(AHEAD_OF_UNKNOWN_BYTES, AHEAD_BYTES),
+        };
+        let mut ahead = wanted.max(needed);
+        if self.expected.is_none() {
+            for claim in &self.claims {
+                let most = needed.saturating_add(claim.free_bytes() / 4);
+                ahead = ahead.min(most);
+            }
+        }
+        let (space, promise) = (&self.ledger.space, &mut self.promise);
+        let ahead = space.promise(file, promise, needed, ahead, whole)?;
+        // What was promised further ahead of the data is looked at again before it is used.
+        let mut covered = written.saturating_add(ahead.min(AHEAD_BYTES).max(needed));
+        for claim in &mut self.claims {
+            if claim.grow(covered).is_err() {
+                // There is not so much left that some can be kept for later.
+                covered = end;
+                claim.grow(end).map_err(Full::into_error)?;
+            }
+        }
+        self.covered = covered;
+        Ok(())
+    }
+
+    /// The room in quotas, which is no more this one's to give back.
+    pub(super) fn take_claims(&mut self) -> Vec<Claim> {
+        mem::take(&mut self.claims)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.ledger.space.give_back(&mut self.promise);
+        if let Some(file) = self.hidden.take() {
+            self.ledger.show(file);
+        }
+    }
+}
