@@ -1,4 +1,6 @@
-//! SITE: CHMOD, UTIME, UMASK, IDLE and HELP.
+//! SITE: CHMOD, UTIME, UMASK, IDLE, QUOTA and HELP.
+
+use std::io;
 
 use super::files::{set_modified, time_and_path};
 use super::login::Login;
@@ -8,12 +10,15 @@ use crate::proto::facts::parse_octal;
 use crate::proto::line::{number, verb_and_argument};
 use crate::proto::reply::{IntoText, Reply};
 use crate::proto::time::parse_14;
+use crate::storage::ledger::Usage;
+use crate::storage::quota::Full;
 
-const HELP: [&str; 5] = [
+const HELP: [&str; 6] = [
     "SITE CHMOD mode path",
     "SITE UTIME YYYYMMDDHHMMSS path",
     "SITE UMASK [mode]",
     "SITE IDLE [seconds]",
+    "SITE QUOTA",
     "SITE HELP",
 ];
 
@@ -25,6 +30,7 @@ pub(super) fn site(login: &mut Login, turn: &mut Turn) -> Handled {
         b"UTIME" => utime(login, argument),
         b"UMASK" => umask(login, argument),
         b"IDLE" => idle(login, turn, argument),
+        b"QUOTA" => quota(login),
         b"HELP" => {
             let lines = HELP.map(IntoText::into_text).to_vec();
             Ok(Reply::lines(214, "There are:", lines, "End").into())
@@ -91,4 +97,24 @@ fn idle(login: &mut Login, turn: &mut Turn, argument: &[u8]) -> Handled {
     }
     let seconds = login.idle_timeout_s.unwrap_or(longest);
     Ok(Reply::new(200, format!("The idle time is {seconds} s.")).into())
+}
+
+/// What is used of what the home may hold, uploads that are under way included.
+fn quota(login: &mut Login) -> Handled {
+    let Some(Usage { used, limit }) = login.home.usage() else {
+        return Ok(Reply::new(200, "There is no quota.").into());
+    };
+    let used = used.ok_or(Full::Counting).map_err(io::Error::other)?;
+    let of = |limit: u64| match limit {
+        u64::MAX => String::new(),
+        limit => format!(" of {limit}"),
+    };
+    let text = format!(
+        "{}{} bytes, {}{} files and directories.",
+        used.bytes,
+        of(limit.bytes),
+        used.files,
+        of(limit.files)
+    );
+    Ok(Reply::new(200, text).into())
 }

@@ -149,7 +149,7 @@ pub static VERBS: &[Verb] = &[
     row("RMD", Required, LoggedIn(P::Delete, files::rmd), "RMD path"),
     row("RNFR", Required, LoggedIn(P::Rename, files::rnfr), "RNFR path"),
     row("RNTO", Required, LoggedIn(P::Rename, files::rnto), "RNTO path"),
-    row("SITE", Required, LoggedIn(P::None, site::site), "SITE HELP|CHMOD|UTIME|IDLE|UMASK"),
+    row("SITE", Required, LoggedIn(P::None, site::site), "SITE HELP|CHMOD|UTIME|IDLE|UMASK|QUOTA"),
     row("SIZE", Required, LoggedIn(P::List, files::size), "SIZE path").feat(Feature::Name),
     row("SMNT", Optional, NotBuilt, "SMNT"),
     row("STAT", Optional, Anytime(listings::stat), "STAT [path]").busy(),

@@ -453,3 +453,6 @@ impl Count {
 
 /// Some 10 ms of work where the tree is in memory.
 const STEP_ENTRIES: u64 = 5_000;
+
+#[cfg(test)]
+mod tests;

@@ -70,14 +70,16 @@ impl Space {
         self.promises().min_free_bytes = bytes;
     }
 
-    /// What can be promised on the file system of `file`, and its number.
-    pub(super) fn free(&self, file: impl rustix::fd::AsFd) -> io::Result<(u64, u64)> {
+    /// What can be promised on the file system of `file` to who was promised `mine` already, and
+    /// its number.
+    pub(super) fn free(&self, file: impl rustix::fd::AsFd, mine: u64) -> io::Result<(u64, u64)> {
         let found = rustix::fs::fstatvfs(file)?;
         let promises = self.promises();
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         let kept = promises.min_free_bytes;
         let kept = kept.unwrap_or(MIN_FREE_BYTES.min(bytes(found.f_blocks) / 100));
         let promised = promises.bytes.get(&found.f_fsid).copied().unwrap_or(0);
+        let promised = promised.saturating_sub(mine);
         let free = bytes(found.f_bavail);
         Ok((
             free.saturating_sub(kept).saturating_sub(promised),
@@ -95,14 +97,12 @@ impl Space {
         wanted: u64,
         whole: u64,
     ) -> io::Result<u64> {
-        let (free, file_system) = self.free(file)?;
-        // What it was promised itself counts for free here.
-        let rest = (free + promise.bytes).checked_sub(needed.max(whole));
-        let Some(rest) = rest else {
+        let (free, file_system) = self.free(file, promise.bytes)?;
+        let Some(rest) = free.checked_sub(needed.max(whole)) else {
             return Err(io::Error::other(NoSpace));
         };
         self.give_back(promise);
-        let bytes = wanted.clamp(needed, needed.saturating_add(rest / 4).max(needed));
+        let bytes = wanted.clamp(needed, needed.saturating_add(rest / 4));
         *self.promises().bytes.entry(file_system).or_default() += bytes;
         *promise = Promise { file_system, bytes };
         Ok(bytes)
@@ -227,5 +227,87 @@ impl Drop for Room {
         if let Some(file) = self.hidden.take() {
             self.ledger.show(file);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::path::VirtualPath;
+    use crate::storage::root::Root;
+
+    struct Nest {
+        dir: tempfile::TempDir,
+        root: Root,
+    }
+
+    fn nest() -> Nest {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        Nest { dir, root }
+    }
+
+    impl Nest {
+        fn room(&self) -> (Room, File) {
+            let file = tempfile::tempfile_in(self.dir.path()).unwrap();
+            (Room::new(self.root.ledger().clone(), Vec::new()), file)
+        }
+
+        fn promised(&self) -> u64 {
+            self.root.ledger().space.promises().bytes.values().sum()
+        }
+    }
+
+    #[test]
+    fn an_announcement_is_promised_a_little_and_what_arrives_as_much_again() {
+        let nest = nest();
+        let (mut room, file) = nest.room();
+        room.announce(&file, 1000 << 20).unwrap();
+        assert_eq!(nest.promised(), AHEAD_BYTES);
+        room.make(&file, 1).unwrap();
+        for mib in 1..=1000_u64 {
+            room.make(&file, mib << 20).unwrap();
+            let left = (1000 - mib) << 20;
+            let written = mib << 20;
+            let most = AHEAD_BYTES.max(written).min(left + AHEAD_BYTES) + AHEAD_BYTES;
+            assert!(nest.promised() <= most, "{mib}: {}", nest.promised());
+        }
+        drop(room);
+        assert_eq!(nest.promised(), 0);
+    }
+
+    #[test]
+    fn small_files_are_promised_what_they_say() {
+        let nest = nest();
+        let (mut one, file) = nest.room();
+        one.announce(&file, 4096).unwrap();
+        let (mut two, other) = nest.room();
+        two.announce(&other, 0).unwrap();
+        assert_eq!(nest.promised(), 4096);
+        one.make(&file, 4096).unwrap();
+        assert_eq!(nest.promised(), 4096);
+        let (mut unknown, file) = nest.room();
+        unknown.make(&file, 1).unwrap();
+        assert_eq!(nest.promised(), 4096 + AHEAD_OF_UNKNOWN_BYTES);
+        drop((one, two, unknown));
+        assert_eq!(nest.promised(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_free_is_promised_to_nobody() {
+        let nest = nest();
+        let free = |nest: &Nest| nest.root.free_bytes(&VirtualPath::root()).unwrap();
+        assert!(free(&nest) > 0);
+        nest.root.keep_free(Some(u64::MAX));
+        assert_eq!(free(&nest), 0);
+        let (mut room, file) = nest.room();
+        let refused = |result: io::Result<()>| {
+            let error = result.unwrap_err();
+            assert!(error.get_ref().unwrap().is::<NoSpace>());
+        };
+        refused(room.announce(&file, 1));
+        refused(room.make(&file, 1));
+        room.announce(&file, 0).unwrap();
+        assert_eq!(nest.promised(), 0);
     }
 }

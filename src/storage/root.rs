@@ -216,7 +216,7 @@ impl Root {
             Ok(dir) => Arc::new(dir),
             Err(_) => self.parent(path, Errno::NOENT)?.0,
         };
-        let (free, _) = self.ledger.space.free(&dir)?;
+        let (free, _) = self.ledger.space.free(&dir, 0)?;
         Ok(free.min(self.allotted_bytes(&dir)))
     }
 

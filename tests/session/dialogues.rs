@@ -11,6 +11,8 @@
 //! anonymous LEVEL                none, read or write (as without the line)
 //! tls LEVEL                      off (as without the line), optional or required; only without sockets,
 //!                                where what goes through TLS comes out of it unchanged
+//! quota BYTES FILES              of all that is there; only without sockets
+//! uncounted                      which nobody has counted yet
 //! not bytewise                   what is shown depends on which bytes arrive together
 //! file PATH = TEXT               a file
 //! sparse PATH BYTES              a file of so many zero bytes
@@ -107,6 +109,6 @@ fn dialogues_byte_by_byte() {
 fn dialogues_over_sockets() {
     run_all(|script, dir| {
         let start = || Box::new(OverSockets::start(script.level(), dir)) as Box<dyn Peer>;
-        (script.tls == TlsLevel::Off).then(start)
+        (script.tls == TlsLevel::Off && script.quota.is_none()).then(start)
     });
 }

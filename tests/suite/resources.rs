@@ -3,5 +3,6 @@
 mod crowds;
 mod endless;
 mod full;
+mod quota;
 mod repeated;
 mod slow;

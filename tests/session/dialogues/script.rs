@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use haul::accounts::Anonymous;
 use haul::config::{Config, Tls, TlsLevel};
 use haul::proto::time;
+use haul::storage::ledger::Count;
+use haul::storage::path::VirtualPath;
+use haul::storage::quota::Amount;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
 
 use super::pattern::{self, Names};
@@ -27,6 +30,8 @@ pub struct Script {
     anonymous: String,
     pub bytewise: bool,
     pub tls: TlsLevel,
+    pub quota: Option<Amount>,
+    uncounted: bool,
     furniture: Vec<Line>,
     steps: Vec<Line>,
 }
@@ -40,6 +45,8 @@ impl Script {
             anonymous: "write".to_string(),
             bytewise: true,
             tls: TlsLevel::Off,
+            quota: None,
+            uncounted: false,
             furniture: Vec::new(),
             steps: Vec::new(),
         };
@@ -58,6 +65,14 @@ impl Script {
                         other => panic!("{}: there is no TLS level {other}", path.display()),
                     }
                 }
+                "quota" => {
+                    let (bytes, files) = text.split_once(' ').unwrap();
+                    script.quota = Some(Amount {
+                        bytes: bytes.parse().unwrap(),
+                        files: files.parse().unwrap(),
+                    });
+                }
+                "uncounted" => script.uncounted = true,
                 "not" => script.bytewise = text != "bytewise",
                 _ => {
                     let line = Line {
@@ -94,7 +109,16 @@ impl Script {
             },
             ..Config::default()
         };
-        Shell::new(dir, config)
+        let shell = Shell::new(dir, config);
+        let quota = self.quota.map(|quota| (VirtualPath::root(), quota));
+        for uncounted in shell.home.set_quotas(quota) {
+            if !self.uncounted {
+                let mut count = Count::begin(uncounted, shell.home.clone()).unwrap();
+                while count.step().unwrap() {}
+                count.finish();
+            }
+        }
+        shell
     }
 
     /// Makes the files that the dialogue begins with.

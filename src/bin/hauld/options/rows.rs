@@ -7,7 +7,8 @@ use haul::text::duration;
 use super::Kind::{Count, List, Path, Size, Text, Time};
 use super::Place::{Both, File, Word};
 use super::values::{
-    address, count, held, host, path, port_range, ports, push, put, put_some, size, up_to_255, word,
+    address, count, held, host, path, port_range, ports, push, put, put_some, size, size_or_none,
+    up_to_255, word,
 };
 use super::{DEFAULT_DIR, Row};
 use crate::identity;
@@ -211,6 +212,15 @@ pub const ROWS: &[Row] = &[
         default: Some("60s"),
         help: "Time in which a transfer must move 16 KiB",
         set: |it, text| put(&mut it.config.limits.stall_timeout, duration(text)),
+    },
+    Row {
+        name: "min-free",
+        place: Both,
+        kind: Size,
+        value: "SIZE",
+        default: None,
+        help: "Space on the disk that no upload uses up [default: the smaller of 1GiB and 1 % of it]",
+        set: |it, text| put_some(&mut it.config.limits.min_free_bytes, size_or_none(text)),
     },
     Row {
         name: "rate",

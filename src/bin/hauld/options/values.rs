@@ -115,6 +115,10 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+pub(super) fn size_or_none(text: &str) -> Result<u64, String> {
+    text.parse().map(|Bytes(n)| n)
+}
+
 /// One line must fit, and one session does not get all memory.
 pub(super) fn held(text: &str) -> Result<usize, String> {
     match size(text)? {
