@@ -54,7 +54,7 @@ impl Lane {
 
 #[derive(Debug)]
 enum Order {
-    Commit(Id, Upload, Publish),
+    Commit(Id, Box<Upload>, Publish),
     WriteBack(Id, u64, WriteBack),
 }
 
@@ -127,7 +127,7 @@ impl Commits {
         &mut self,
         id: Id,
         lane: Lane,
-        upload: Upload,
+        upload: Box<Upload>,
         how: Publish,
     ) -> Result<(), io::Error> {
         self.send(lane, Order::Commit(id, upload, how))?;
@@ -198,12 +198,12 @@ impl Thread {
                     vec![(id, Answer::WrittenBack { number, result })]
                 }
                 Order::Commit(id, upload, how) => {
-                    let (mut ids, mut batch) = (vec![id], vec![(upload, how)]);
+                    let (mut ids, mut batch) = (vec![id], vec![(*upload, how)]);
                     while batch.len() < self.batch_max && next.is_none() {
                         match self.orders.try_recv() {
                             Ok(Order::Commit(id, upload, how)) => {
                                 ids.push(id);
-                                batch.push((upload, how));
+                                batch.push((*upload, how));
                             }
                             Ok(other) => next = Some(other),
                             Err(_) => break,

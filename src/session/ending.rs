@@ -79,7 +79,7 @@ impl Session {
                             reply,
                             aborting,
                         });
-                        return out.push(Action::Commit(upload, publish));
+                        return out.push(Action::Commit(Box::new(upload), publish));
                     }
                 }
             }

@@ -88,7 +88,7 @@ pub enum Action {
     CutTransfer,
     /// Bring a staged file to the disk and give it its name, behind those before it. Answered by
     /// [`Input::Committed`]; meanwhile there may be more of them.
-    Commit(Upload, Publish),
+    Commit(Box<Upload>, Publish),
     /// Do work that takes long. Answered by [`Input::TaskDone`].
     Run(Task),
     /// The client begins TLS behind what was said so far: from here on everything travels inside it.

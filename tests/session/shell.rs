@@ -365,7 +365,7 @@ impl Shell {
                     assert!(self.moving.is_some(), "there is nothing to cut");
                     self.cut = true;
                 }
-                Action::Commit(upload, how) => self.commits.push_back((upload, how)),
+                Action::Commit(upload, how) => self.commits.push_back((*upload, how)),
                 Action::Run(task @ Task::Dispose(_)) => {
                     task.run(&AtomicBool::new(false)).unwrap();
                 }

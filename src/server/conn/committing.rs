@@ -39,7 +39,7 @@ impl Conn {
     /// than asking somebody else to.
     pub(super) fn commit(
         &mut self,
-        upload: Upload,
+        upload: Box<Upload>,
         how: &Publish,
         shared: &mut Shared,
     ) -> Option<Input> {
