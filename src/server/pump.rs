@@ -3,19 +3,19 @@
 //! The way of moving is chosen in one place, [`Pump::step`], from the job and the wire; whose the bytes are, and
 //! what is said when they have moved, is not known here.
 
-use std::fs::File;
+mod receiving;
+
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use rustix::pipe::{PipeFlags, SpliceFlags};
-use sha2::Digest;
 
 use super::tls::{self, Read, Tls, WRITE_BYTES};
-use crate::session::{Job, Outcome, Receive, Send};
+use crate::session::{Job, Outcome, Send};
 use crate::storage::staging::Upload;
+use receiving::{Pipe, copy_in, decrypt_in, discard, splice_in, write_in};
 
 /// Bytes that one connection may move per turn of the reactor, so that a fast transfer does not
 /// make others wait: about 20 us of sendfile, or 100 us of receiving.
@@ -50,24 +50,6 @@ pub struct Tools {
     /// Ciphertext on its way.
     pub tls: tls::Buffers,
     pipe: Pipe,
-}
-
-/// The pipe of splice. It is empty between two calls, or it is replaced: otherwise one upload would
-/// get another's bytes.
-#[derive(Debug)]
-struct Pipe {
-    read: OwnedFd,
-    write: OwnedFd,
-}
-
-impl Pipe {
-    fn new() -> io::Result<Pipe> {
-        let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
-        let (read, write) = rustix::pipe::pipe_with(flags)?;
-        // Where the user's pipes are limited the default size stays, which is slower but right.
-        let _ = rustix::pipe::fcntl_setpipe_size(&write, QUANTUM_BYTES);
-        Ok(Pipe { read, write })
-    }
 }
 
 impl Tools {
@@ -396,33 +378,6 @@ fn send_encrypted(
     }
 }
 
-/// A file that ends without close_notify was cut off: with TLS that can be told.
-fn decrypt_in(
-    into: &mut Receive,
-    tls: &mut Tls,
-    socket: BorrowedFd,
-    tools: &mut Tools,
-    most: usize,
-) -> Io {
-    let mut scratch = std::mem::take(&mut tools.scratch);
-    scratch.clear();
-    let io = match tls.read(socket, &mut scratch, &mut tools.tls, most) {
-        Read::Moved(read) => match write_in(into, &scratch, &mut Vec::new()) {
-            Ok(()) => Io::Decrypted {
-                read,
-                bytes: scratch.len(),
-            },
-            Err(error) => Io::Ended(Outcome::Failed(error)),
-        },
-        Read::Blocked => Io::Blocked,
-        Read::Ended => Io::Ended(end_of_stream(into)),
-        Read::Refused => Io::Ended(Outcome::NotProtected),
-        Read::Cut | Read::Broken => Io::Ended(Outcome::Broken),
-    };
-    tools.scratch = scratch;
-    io
-}
-
 /// Some file systems (FUSE among them) cannot; then bytes are copied.
 fn cannot_sendfile(error: &io::Error) -> bool {
     matches!(
@@ -473,142 +428,10 @@ fn send(socket: BorrowedFd, bytes: &[u8], flags: SendFlags) -> Io {
     }
 }
 
-fn receive(socket: BorrowedFd, into: &mut [u8]) -> Io {
-    loop {
-        return match rustix::io::read(socket, &mut *into) {
-            Ok(n) => Io::Moved(n),
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Io::Blocked,
-            Err(_) => Io::Ended(Outcome::Broken),
-        };
-    }
-}
-
 fn at_most(left: Option<u64>, budget: usize) -> usize {
     budget.min(left.map_or(usize::MAX, |left| {
         usize::try_from(left).unwrap_or(usize::MAX)
     }))
-}
-
-/// The end of the stream: of a data connection it is the end of the file, of the control connection
-/// a body that was cut off.
-fn end_of_stream(receive: &mut Receive) -> Outcome {
-    if receive.bytes.is_some() {
-        return Outcome::Broken;
-    }
-    let mut rest = Vec::new();
-    if let Some(ascii) = &mut receive.ascii {
-        ascii.finish(&mut rest);
-    }
-    let room = receive.upload.make_room(receive.at + rest.len() as u64);
-    match room.and_then(|()| receive.upload.file().write_all_at(&rest, receive.at)) {
-        Ok(()) => Outcome::Complete,
-        Err(error) => Outcome::Failed(error),
-    }
-}
-
-fn copy_in(into: &mut Receive, socket: BorrowedFd, tools: &mut Tools, budget: usize) -> Io {
-    let most = at_most(into.bytes, budget.min(QUANTUM_BYTES));
-    match receive(socket, &mut tools.chunk[..most]) {
-        Io::Moved(0) => Io::Ended(end_of_stream(into)),
-        Io::Moved(n) => match write_in(into, &tools.chunk[..n], &mut tools.scratch) {
-            Ok(()) => Io::Moved(n),
-            Err(error) => Io::Ended(Outcome::Failed(error)),
-        },
-        io => io,
-    }
-}
-
-fn write_in(into: &mut Receive, bytes: &[u8], translated: &mut Vec<u8>) -> io::Result<()> {
-    if let Some(left) = &mut into.bytes {
-        *left -= bytes.len() as u64;
-    }
-    if let Some(digest) = &mut into.digest {
-        digest.update(bytes);
-    }
-    let bytes = match &mut into.ascii {
-        Some(ascii) => {
-            translated.clear();
-            ascii.translate(bytes, translated);
-            &translated[..]
-        }
-        None => bytes,
-    };
-    into.upload.make_room(into.at + bytes.len() as u64)?;
-    into.upload.file().write_all_at(bytes, into.at)?;
-    into.at += bytes.len() as u64;
-    Ok(())
-}
-
-fn splice_in(into: &mut Receive, socket: BorrowedFd, tools: &mut Tools, budget: usize) -> Io {
-    let most = at_most(into.bytes, budget);
-    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-    let n = loop {
-        match rustix::pipe::splice(socket, None, &tools.pipe.write, None, most, flags) {
-            Ok(n @ 1..) => break n,
-            Err(Errno::INTR) => {}
-            // Splicing stops before a byte of urgent data for good, and then says that there is
-            // nothing, or even that this is the end. Reading goes on behind it.
-            Ok(0) | Err(Errno::AGAIN) => return copy_in(into, socket, tools, budget),
-            Err(_) => return Io::Ended(Outcome::Broken),
-        }
-    };
-    if let Some(left) = &mut into.bytes {
-        *left -= n as u64;
-    }
-    let room = into.upload.make_room(into.at + n as u64);
-    let file = into.upload.file();
-    match room.and_then(|()| empty_into(&tools.pipe.read, file, into.at, n)) {
-        Ok(()) => {
-            into.at += n as u64;
-            Io::Moved(n)
-        }
-        Err(error) => match Pipe::new() {
-            Ok(pipe) => {
-                tools.pipe = pipe;
-                Io::Ended(Outcome::Failed(error))
-            }
-            // Without another pipe this one must be emptied.
-            Err(_) => {
-                while rustix::io::read(&tools.pipe.read, &mut [0u8; 4096]).is_ok_and(|n| n > 0) {}
-                Io::Ended(Outcome::Failed(error))
-            }
-        },
-    }
-}
-
-fn empty_into(pipe: &OwnedFd, file: &File, at: u64, bytes: usize) -> io::Result<()> {
-    let (mut at, mut left) = (at, bytes);
-    while left > 0 {
-        match rustix::pipe::splice(pipe, None, file, Some(&mut at), left, SpliceFlags::MOVE) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => left -= n,
-            Err(Errno::INTR) => {}
-            // A file system that cannot be spliced into.
-            Err(Errno::INVAL) => {
-                let mut chunk = [0u8; 4096];
-                let most = left.min(chunk.len());
-                let n = rustix::io::read(pipe, &mut chunk[..most])?;
-                file.write_all_at(&chunk[..n], at)?;
-                at += n as u64;
-                left -= n;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn discard(left: &mut u64, socket: BorrowedFd, tools: &mut Tools, budget: usize) -> Io {
-    let most = at_most(Some(*left), budget.min(QUANTUM_BYTES));
-    match receive(socket, &mut tools.chunk[..most]) {
-        Io::Moved(0) => Io::Ended(Outcome::Broken),
-        Io::Moved(n) => {
-            *left -= n as u64;
-            Io::Moved(n)
-        }
-        io => io,
-    }
 }
 
 fn read_chunk(send: &mut Send, chunk: &mut [u8], out: &mut Vec<u8>) -> io::Result<()> {
