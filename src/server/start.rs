@@ -32,9 +32,10 @@ use super::{
     Certificate, LISTENERS, ONE_TIME_USER, PASSIVE, Random, SIGNAL, Server, Shared, Stopping, WAKE,
     World, conn, listen, tls, walls,
 };
+use crate::accounts::Anonymous;
 use crate::accounts::password::{Cost, Hash, Password};
 use crate::accounts::users::{User, Users};
-use crate::config::{Config, TlsFiles, TlsLevel};
+use crate::config::{Config, TlsFiles, TlsLevel, is_public};
 use crate::storage::root::Root;
 
 /// Connections that the kernel accepts for us while we are busy.
@@ -107,6 +108,7 @@ impl Server {
             (None, Some(password)) => Some(one_time_user(password).map_err(cannot("start"))?),
             (None, None) => None,
         };
+        warn_if_open_to_all(&config);
         if serves_users(&config) {
             log::warn!("the users file is below the directory that is served: move it out");
         }
@@ -216,6 +218,22 @@ impl Server {
             stopping: Stopping::No,
             shared,
         })
+    }
+}
+
+fn warn_if_open_to_all(config: &Config) {
+    let may = match config.anonymous {
+        Anonymous::None => return,
+        Anonymous::Read => "read",
+        Anonymous::Write => "read and write",
+    };
+    if config
+        .listen
+        .iter()
+        .chain(&config.tls.implicit)
+        .any(is_public)
+    {
+        log::warn!("strangers may {may} everything without a password, as --anonymous says");
     }
 }
 

@@ -9,6 +9,7 @@ mod common;
 mod accounts;
 mod basics;
 mod check;
+mod configured;
 mod event_loop;
 mod files;
 mod haul_with_others;
