@@ -237,12 +237,19 @@ impl Thread {
     }
 }
 
+/// Where the system says how much it has to write.
+pub const MEMINFO: &str = "/proc/meminfo";
+
 /// How much the whole machine has to write.
 struct Weather(Option<File>);
 
 impl Weather {
     fn new() -> Weather {
-        Weather(File::open("/proc/meminfo").ok())
+        let opened = File::open(MEMINFO);
+        if let Err(error) = &opened {
+            log::warn!("each upload is synced by itself, since {MEMINFO} cannot be read: {error}");
+        }
+        Weather(opened.ok())
     }
 
     /// Whether it is little. Who cannot know takes it for much.

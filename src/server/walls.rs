@@ -15,6 +15,7 @@ use landlock::{
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::commits::MEMINFO;
 use crate::config::{Config, RunAs, is_public};
 
 /// What this knows to forbid. A kernel that knows less forbids less.
@@ -116,8 +117,8 @@ fn is_already(user: &RunAs) -> bool {
     ids.iter().all(|id| id.as_raw() == user.uid) && gids.iter().all(|id| id.as_raw() == user.gid)
 }
 
-/// Landlock: reads stay possible where certificates and users are read again, everything but running
-/// programs below the directory that is served.
+/// Landlock: reads stay possible where certificates and users are read again and of how much the machine
+/// has to write, everything but running programs below the directory that is served.
 ///
 /// # Errors
 /// The kernel has no Landlock, or one that is too old.
@@ -133,6 +134,7 @@ pub fn confine(config: &Config) -> Result<(), RulesetError> {
     let rules = [(config.dir.clone(), all & !AccessFs::Execute)]
         .into_iter()
         .chain(read_again(config).map(|dir| (dir, AccessFs::ReadFile | AccessFs::ReadDir)))
+        .chain([(PathBuf::from(MEMINFO), AccessFs::ReadFile.into())])
         .try_fold(
             rules,
             |rules, (dir, access): (PathBuf, BitFlags<_>)| match PathFd::new(&dir) {

@@ -11,6 +11,7 @@ use sha2::Sha256;
 
 use super::text::Text;
 use crate::proto::ascii::{FromWire, ToWire};
+use crate::storage::root::LARGE_BYTES;
 use crate::storage::staging::Upload;
 
 /// A transfer: what is moved, over which connection.
@@ -53,7 +54,8 @@ impl Job {
     /// is closed, and not where a job that came to nothing is dropped.
     pub fn keep_if_large(&self) -> Option<OwnedFd> {
         match self {
-            Job::Receive(receive) => receive.upload.keep_if_large(),
+            Job::Receive(receive) if receive.at >= LARGE_BYTES => receive.upload.keep_if_large(),
+            Job::Receive(_) => None,
             Job::Send(_) | Job::Discard(_) | Job::Text(_) => None,
         }
     }

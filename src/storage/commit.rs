@@ -67,6 +67,14 @@ pub fn commit(batch: Vec<(Upload, Publish)>, way: Way) -> Vec<Committed> {
     commit_with(batch, way, &mut now)
 }
 
+/// An upload that has not failed.
+struct Ready {
+    upload: Upload,
+    how: Publish,
+    /// Device and inode of its directory.
+    dir: (u64, u64),
+}
+
 /// As [`commit`]; `sync` is what reaches the disk.
 fn commit_with(
     batch: Vec<(Upload, Publish)>,
@@ -74,17 +82,14 @@ fn commit_with(
     sync: &mut dyn FnMut(Sync) -> io::Result<()>,
 ) -> Vec<Committed> {
     // A file that failed is dropped at once: what it holds of the disk is free again.
-    let mut batch: Vec<io::Result<(Upload, Publish)>> = batch
-        .into_iter()
-        .map(|(upload, how)| upload.dress(&how).map(|()| (upload, how)))
-        .collect();
+    let mut batch = prepare(batch);
     sync_files(&mut batch, way.calm, sync);
-    let mut committed: Vec<(Option<Upload>, Committed)> = batch
+    let mut committed: Vec<(Option<Ready>, Committed)> = batch
         .into_iter()
         .map(|ready| match ready.and_then(appear) {
-            Ok((upload, replaced)) => {
+            Ok((ready, replaced)) => {
                 let result = Ok(());
-                (Some(upload), Committed { result, replaced })
+                (Some(ready), Committed { result, replaced })
             }
             Err(error) => (None, error.into()),
         })
@@ -98,41 +103,57 @@ fn commit_with(
         .collect()
 }
 
-fn appear((mut upload, how): (Upload, Publish)) -> io::Result<(Upload, Option<OwnedFd>)> {
-    let replaced = upload.keep_replaced_if_large();
-    upload.appear(&how)?;
-    Ok((upload, replaced))
+fn prepare(batch: Vec<(Upload, Publish)>) -> Vec<io::Result<Ready>> {
+    // Those of one directory share its descriptor, mostly.
+    let mut last: Option<(Arc<OwnedFd>, (u64, u64))> = None;
+    let ready = |(upload, how): (Upload, Publish)| {
+        upload.dress(&how)?;
+        let dir = match &last {
+            Some((fd, dir)) if Arc::ptr_eq(fd, upload.dir()) => *dir,
+            _ => {
+                let meta = stat_open(upload.dir())?;
+                let dir = (meta.dev, meta.ino);
+                last = Some((upload.dir().clone(), dir));
+                dir
+            }
+        };
+        Ok(Ready { upload, how, dir })
+    };
+    batch.into_iter().map(ready).collect()
+}
+
+fn appear(mut ready: Ready) -> io::Result<(Ready, Option<OwnedFd>)> {
+    let replaced = ready.upload.keep_replaced_if_large();
+    ready.upload.appear(&ready.how)?;
+    Ok((ready, replaced))
 }
 
 fn sync_files(
-    batch: &mut [io::Result<(Upload, Publish)>],
+    batch: &mut [io::Result<Ready>],
     calm: bool,
     sync: &mut dyn FnMut(Sync) -> io::Result<()>,
 ) {
-    let mut devices: HashMap<u64, Vec<&mut io::Result<(Upload, Publish)>>> = HashMap::new();
+    let mut devices: HashMap<u64, Vec<&mut io::Result<Ready>>> = HashMap::new();
     for ready in batch {
-        let Ok((upload, _)) = ready else { continue };
-        match stat_open(upload.file()) {
-            Ok(meta) => devices.entry(meta.dev).or_default().push(ready),
-            Err(error) => *ready = Err(error.into()),
+        if let Ok(Ready { dir, .. }) = ready {
+            devices.entry(dir.0).or_default().push(ready);
         }
     }
     for uploads in devices.values_mut() {
         if uploads.len() > 1 && calm && sync_together(uploads, sync).is_ok() {
             continue;
         }
-        let files = || uploads.iter().filter_map(|it| it.as_ref().ok());
         if uploads.len() > 1 {
-            for (upload, _) in files() {
+            for ready in uploads.iter().filter_map(|it| it.as_ref().ok()) {
                 // Only the start is made here, of what follows; whether it succeeds is seen there.
-                let _ = sync(Sync::Soon(upload.file()));
+                let _ = sync(Sync::Soon(ready.upload.file()));
             }
         }
-        for ready in uploads {
-            if let Ok((upload, _)) = ready
-                && let Err(error) = sync(Sync::File(upload.file()))
+        for upload in uploads {
+            if let Ok(ready) = upload
+                && let Err(error) = sync(Sync::File(ready.upload.file()))
             {
-                **ready = Err(error);
+                **upload = Err(error);
             }
         }
     }
@@ -140,31 +161,28 @@ fn sync_files(
 
 /// Asks through the file that was opened first: the others may have been opened after an error.
 fn sync_together(
-    uploads: &[&mut io::Result<(Upload, Publish)>],
+    uploads: &[&mut io::Result<Ready>],
     sync: &mut dyn FnMut(Sync) -> io::Result<()>,
 ) -> io::Result<()> {
     let opened = uploads.iter().filter_map(|it| it.as_ref().ok());
-    match opened.min_by_key(|(upload, _)| upload.begun()) {
-        Some((first, _)) => sync(Sync::FileSystem(first.file())),
+    match opened.min_by_key(|ready| ready.upload.begun()) {
+        Some(first) => sync(Sync::FileSystem(first.upload.file())),
         None => Ok(()),
     }
 }
 
 /// After an error nobody knows which of the names will still be there tomorrow, so none is promised.
 fn sync_names(
-    committed: &mut [(Option<Upload>, Committed)],
+    committed: &mut [(Option<Ready>, Committed)],
     sync: &mut dyn FnMut(Sync) -> io::Result<()>,
 ) {
     let mut synced: HashMap<(u64, u64), bool> = HashMap::new();
-    for (upload, committed) in committed {
-        let Some(upload) = upload else { continue };
-        let done = match stat_open(upload.dir()) {
-            Err(_) => false,
-            Ok(meta) => *synced
-                .entry((meta.dev, meta.ino))
-                .or_insert_with(|| upload.made().sync(upload.dir(), sync).is_ok()),
+    for (ready, committed) in committed {
+        let Some(Ready { upload, dir, .. }) = ready else {
+            continue;
         };
-        if !done {
+        let mut sync_dir = || upload.made().sync(upload.dir(), sync).is_ok();
+        if !*synced.entry(*dir).or_insert_with(&mut sync_dir) {
             committed.result = Err(Errno::IO.into());
         }
     }

@@ -276,7 +276,7 @@ impl Root {
 }
 
 /// Freeing the blocks of a smaller file is done at once.
-pub(super) const LARGE_BYTES: u64 = 16 << 20;
+pub const LARGE_BYTES: u64 = 16 << 20;
 
 pub(super) fn keep_if_large(dir: impl AsFd, name: &[u8]) -> Option<OwnedFd> {
     let place = rustix::fs::openat(&dir, name, PLACE | OFlags::NOFOLLOW, Mode::empty()).ok()?;

@@ -10,6 +10,7 @@ mod accounts;
 mod basics;
 mod check;
 mod configured;
+mod durability;
 mod event_loop;
 mod files;
 mod haul_with_others;

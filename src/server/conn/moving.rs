@@ -115,14 +115,9 @@ impl Conn {
             return false;
         };
         let before = *budget;
+        let limit = shared.world.config.limits.unwritten_bytes_max;
         let step = match &moving.data {
-            _ if moving.written.is_behind(
-                moving.pump.moved(),
-                shared.world.config.limits.unwritten_bytes_max,
-            ) =>
-            {
-                Step::Blocked
-            }
+            _ if moving.waits_for_disk(limit) => Step::Blocked,
             Data::Failed => Step::Done(Outcome::NoConnection),
             Data::Awaited | Data::Connecting(_) => Step::Blocked,
             Data::Open { ready: false, .. } => Step::Blocked,

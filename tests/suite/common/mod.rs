@@ -7,6 +7,7 @@ pub mod peers;
 pub mod secure;
 pub mod server;
 pub mod tools;
+pub mod trace;
 pub mod users;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

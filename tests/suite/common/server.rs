@@ -38,6 +38,8 @@ pub struct Launch<'a> {
     /// Where the served directory is within one that belongs to the test, so that the test owns
     /// what is around it too.
     pub below: &'a str,
+    /// Another directory to serve, which outlives the server.
+    pub dir: Option<&'a Path>,
     pub options: &'a [&'a str],
     /// Whether standard error is read from the beginning.
     pub read_log: bool,
@@ -49,6 +51,7 @@ impl Default for Launch<'_> {
             listen: "127.0.0.1:0",
             through: &[],
             below: "",
+            dir: None,
             options: &[],
             read_log: true,
         }
@@ -70,7 +73,10 @@ impl Server {
 
     pub fn launch(launch: &Launch) -> Server {
         let nest = tempfile::tempdir().expect("making a directory to serve");
-        let root = nest.path().join(launch.below);
+        let root = match launch.dir {
+            Some(dir) => dir.to_path_buf(),
+            None => nest.path().join(launch.below),
+        };
         fs::create_dir_all(&root).expect("making a directory to serve");
         // Root has to say so where it serves strangers; nobody else can say it.
         let strangers = !launch.listen.starts_with("127.");
@@ -249,6 +255,11 @@ impl Server {
     pub fn stop(&mut self) -> i32 {
         self.signal(Signal::TERM);
         self.exit_code()
+    }
+
+    /// Waits until it has been killed.
+    pub fn gone(&mut self) {
+        self.process.wait().expect("waiting for hauld");
     }
 
     /// Waits for its end, which something else has caused.

@@ -1,0 +1,154 @@
+//! The system calls of a server, as strace tells them, and faults that strace puts into them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::server::{Launch, Server};
+use super::wait_for;
+
+/// What is told of: everything that has to do with uploads, replies and faults.
+const CALLS: &str = "trace=openat,write,pwrite64,splice,fsync,fdatasync,syncfs,linkat,renameat,\
+                     renameat2,sendto,openat2,fadvise64";
+
+/// A server whose system calls are written down.
+pub struct Traced {
+    pub server: Server,
+    file: PathBuf,
+    _dir: TempDir,
+}
+
+/// One system call. Calls of other threads may have been made between its begin and its end.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub begin: usize,
+    pub end: usize,
+    pub name: String,
+    pub args: String,
+    /// -1 is an error.
+    pub result: i64,
+}
+
+impl Traced {
+    /// Starts a server. Each of `faults` is an expression as strace takes them behind `inject=`; it
+    /// counts the calls of each thread for itself.
+    pub fn start(options: &[&str], faults: &[&str]) -> Traced {
+        let dir = tempfile::tempdir().expect("making a directory");
+        let file = dir.path().join("trace");
+        let mut words = vec!["strace", "-D", "-f", "-y", "-s", "4096", "-o"];
+        words.extend([file.to_str().expect("a text"), "-e", CALLS]);
+        let faults: Vec<_> = faults.iter().map(|it| format!("inject={it}")).collect();
+        words.extend(faults.iter().flat_map(|it| ["-e", it.as_str()]));
+        let server = Server::launch(&Launch {
+            through: &words,
+            options,
+            ..Launch::default()
+        });
+        Traced {
+            server,
+            file,
+            _dir: dir,
+        }
+    }
+
+    /// Ends the server; all its calls.
+    pub fn calls(mut self) -> Vec<Call> {
+        assert_eq!(self.server.stop(), 0);
+        // strace writes the last line when it has seen the end.
+        let whole = wait_for(Duration::from_secs(10), || {
+            let text = fs::read_to_string(&self.file).ok()?;
+            let pid = self.server.pid();
+            let last =
+                |line: &str| line.starts_with(&pid.to_string()) && line.contains("+++ exited");
+            text.lines().any(last).then_some(text)
+        });
+        parse(&whole.expect("strace tells of the end"))
+    }
+}
+
+/// Reads `PID name(args) = result` lines, also those in two halves.
+fn parse(text: &str) -> Vec<Call> {
+    let (mut calls, mut halves): (Vec<Call>, HashMap<&str, usize>) = (Vec::new(), HashMap::new());
+    for (at, line) in text.lines().enumerate() {
+        let Some((pid, rest)) = line.split_once(' ') else {
+            continue;
+        };
+        let rest = rest.trim_start();
+        if let Some(resumed) = rest.strip_prefix("<... ") {
+            let Some(call) = halves.remove(pid).map(|n| &mut calls[n]) else {
+                continue;
+            };
+            let more = resumed.split_once(" resumed>").map_or("", |(_, more)| more);
+            call.end = at;
+            call.finish(more);
+            continue;
+        }
+        let Some((name, rest)) = rest.split_once('(') else {
+            continue;
+        };
+        let mut call = Call {
+            begin: at,
+            end: usize::MAX,
+            name: name.to_string(),
+            args: String::new(),
+            result: -1,
+        };
+        match rest.strip_suffix(" <unfinished ...>") {
+            Some(args) => {
+                call.args = args.to_string();
+                halves.insert(pid, calls.len());
+            }
+            None => {
+                call.end = at;
+                call.finish(rest);
+            }
+        }
+        calls.push(call);
+    }
+    calls
+}
+
+impl Call {
+    fn finish(&mut self, rest: &str) {
+        let (args, result) = rest.rsplit_once(") ").unwrap_or((rest, ""));
+        self.args.push_str(args);
+        let digits = result.trim_start().trim_start_matches("= ");
+        let end = digits.find(|c: char| !c.is_ascii_digit() && c != '-');
+        let digits = &digits[..end.unwrap_or(digits.len())];
+        self.result = digits.parse().unwrap_or(-1);
+    }
+
+    pub fn is(&self, name: &str) -> bool {
+        self.name == name
+    }
+
+    /// The descriptor and its path, of an argument like `12</a/b>`.
+    pub fn descriptor(&self, argument: usize) -> Option<(i64, &str)> {
+        let argument = self.args.split(", ").nth(argument)?;
+        let (number, path) = argument.split_once('<')?;
+        let path = path.strip_suffix("(deleted)").unwrap_or(path);
+        Some((number.parse().ok()?, path.strip_suffix('>')?))
+    }
+}
+
+#[test]
+fn calls_in_one_line_and_in_two() {
+    let calls = parse(
+        "7 fsync(12</d/#5 (deleted)>) = 0\n\
+         7 linkat(5</proc/7/fd>, \"12\", 9</d>, \"f\", AT_SYMLINK_FOLLOW <unfinished ...>\n\
+         8 sendto(4<socket:[3]>, \"226 x\\r\\n\", 7, MSG_NOSIGNAL, NULL, 0) = 7\n\
+         7 <... linkat resumed>) = -1 EDQUOT (Disk quota exceeded) (INJECTED)\n\
+         8 +++ exited with 0 +++\n",
+    );
+    let shape: Vec<_> = calls
+        .iter()
+        .map(|it| (it.begin, it.end, it.result))
+        .collect();
+    assert_eq!(shape, [(0, 0, 0), (1, 3, -1), (2, 2, 7)]);
+    assert_eq!(calls[0].descriptor(0), Some((12, "/d/#5 (deleted)")));
+    assert_eq!(calls[1].descriptor(2), Some((9, "/d")));
+    assert!(calls[2].is("sendto") && calls[2].args.contains("226 x"));
+}

@@ -1,0 +1,308 @@
+//! A server that is killed again and again while many upload: every name holds its old or its complete
+//! new content, and what was answered with 226 is there.
+//!
+//! `HAUL_KILLS=200 cargo test --test suite c01_` kills it two hundred times; `HAUL_SEED` chooses other
+//! moments.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use rustls::ClientConfig;
+
+use crate::common::PATIENCE;
+use crate::common::content::bytes;
+use crate::common::control::Control;
+use crate::common::secure::{Pair, begin_tls};
+use crate::common::server::{Launch, Server};
+
+const KILLS: u64 = 25;
+const NAMES: u64 = 6;
+
+/// A content: the pieces of which it was put together, each by its seed.
+type Version = Vec<u64>;
+
+fn content(version: &Version) -> Vec<u8> {
+    let length = |seed: u64| match seed % 10 {
+        0 => 0,
+        1 => 300_000 + seed as usize % 1000,
+        _ => (seed as usize * 7919) % 20_000,
+    };
+    version
+        .iter()
+        .flat_map(|&seed| bytes(seed, length(seed)))
+        .collect()
+}
+
+/// What is known of a name.
+#[derive(Debug, Default)]
+struct Known {
+    stored: Option<Version>,
+    /// Sent, and not answered.
+    tried: Option<Version>,
+}
+
+/// All names, and what was promised of them.
+#[derive(Default)]
+struct Ledger {
+    names: Mutex<HashMap<String, Known>>,
+    seeds: Mutex<u64>,
+}
+
+impl Ledger {
+    fn seed(&self) -> u64 {
+        let mut seeds = self.seeds.lock().unwrap();
+        *seeds += 1;
+        *seeds
+    }
+
+    /// Something is about to be stored; its content. `append`: behind what is there.
+    fn begin(&self, name: &str, append: bool) -> Vec<u8> {
+        let seed = self.seed();
+        let mut names = self.names.lock().unwrap();
+        let known = names.entry(name.to_string()).or_default();
+        let before = known.stored.clone().filter(|_| append);
+        known.tried = Some(before.into_iter().flatten().chain([seed]).collect());
+        content(&vec![seed])
+    }
+
+    fn stored(&self, name: &str) {
+        let mut names = self.names.lock().unwrap();
+        let known = names.get_mut(name).expect("begun");
+        known.stored = known.tried.take();
+    }
+
+    /// Compares with the directory; what is found is what is stored from now on.
+    fn check(&self, dir: &Path, kill: u64) -> (usize, usize) {
+        let (mut promised, mut lucky) = (0, 0);
+        for (name, known) in self.names.lock().unwrap().iter_mut() {
+            let found = fs::read(dir.join(name)).ok();
+            let is = |version: &Option<Version>| found == version.as_ref().map(content);
+            if is(&known.stored) {
+                promised += usize::from(known.stored.is_some());
+            } else {
+                assert!(
+                    known.tried.is_some() && is(&known.tried),
+                    "kill {kill}: {name} holds {:?} bytes, neither {:?} nor {:?}",
+                    found.map(|it| it.len()),
+                    known.stored,
+                    known.tried
+                );
+                known.stored = known.tried.take();
+                lucky += 1;
+            }
+            known.tried = None;
+        }
+        (promised, lucky)
+    }
+}
+
+trait Duplex: Read + Write + Send {}
+impl<T: Read + Write + Send> Duplex for T {}
+
+/// A session that may end at any moment.
+struct Session {
+    wire: Box<dyn Duplex>,
+    input: Vec<u8>,
+    server: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl Session {
+    fn login(server: SocketAddr, tls: Option<Arc<ClientConfig>>) -> io::Result<Session> {
+        let stream = connect(server)?;
+        let mut session = Session {
+            wire: Box::new(stream.try_clone()?),
+            input: Vec::new(),
+            server,
+            tls: None,
+        };
+        session.reply()?;
+        if let Some(config) = tls {
+            session.command("AUTH TLS")?;
+            session.wire = Box::new(begin_tls(&config, stream)?);
+            session.tls = Some(config);
+            session.command("PBSZ 0")?;
+            session.command("PROT P")?;
+        }
+        session.command("USER anonymous")?;
+        session.command("PASS x")?;
+        Ok(session)
+    }
+
+    fn reply(&mut self) -> io::Result<String> {
+        loop {
+            if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.input.drain(..=end).collect();
+                return Ok(String::from_utf8_lossy(&line).trim_end().to_string());
+            }
+            let mut chunk = [0; 4096];
+            match self.wire.read(&mut chunk)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => self.input.extend_from_slice(&chunk[..n]),
+            }
+        }
+    }
+
+    fn command(&mut self, line: &str) -> io::Result<String> {
+        self.wire.write_all(format!("{line}\r\n").as_bytes())?;
+        self.wire.flush()?;
+        self.reply()
+    }
+
+    /// Sends a file over a data connection; the name that it was given.
+    fn store(&mut self, line: &str, content: &[u8]) -> io::Result<String> {
+        let told = self.command("EPSV")?;
+        let port = told
+            .split("(|||")
+            .nth(1)
+            .and_then(|it| it.split('|').next());
+        let port: u16 = port.and_then(|it| it.parse().ok()).expect("a port");
+        let data = connect(SocketAddr::new(self.server.ip(), port))?;
+        let first = self.command(line)?;
+        assert!(first.starts_with("150"), "{line}: {first}");
+        match &self.tls {
+            None => (&data).write_all(content)?,
+            Some(config) => {
+                let mut data = begin_tls(config, data.try_clone()?)?;
+                data.write_all(content)?;
+                data.conn.send_close_notify();
+                data.flush()?;
+            }
+        }
+        drop(data);
+        Ok(first)
+    }
+
+    /// The last reply of an upload: 226.
+    fn told(&mut self, ledger: &Ledger, name: &str) -> io::Result<()> {
+        let reply = self.reply()?;
+        assert!(reply.starts_with("226"), "{name}: {reply}");
+        ledger.stored(name);
+        Ok(())
+    }
+}
+
+/// Uploads in its own way until the server is gone.
+fn upload(ledger: &Ledger, server: SocketAddr, way: u64, tls: Option<Arc<ClientConfig>>) {
+    let run = || -> io::Result<()> {
+        let mut session = Session::login(server, tls)?;
+        loop {
+            let seed = ledger.seed();
+            let name = format!("{way}-{}", seed % NAMES);
+            match way % 4 {
+                0 => {
+                    let append = seed % 4 == 3;
+                    let content = ledger.begin(&name, append);
+                    let verb = if append { "APPE" } else { "STOR" };
+                    session.store(&format!("{verb} {name}"), &content)?;
+                    session.told(ledger, &name)?;
+                }
+                1 => {
+                    let content = ledger.begin(&name, false);
+                    let first = session.command(&format!("UPLOAD {} {name}", content.len()))?;
+                    assert!(first.starts_with("150"), "{first}");
+                    session.wire.write_all(&content)?;
+                    session.wire.flush()?;
+                    session.told(ledger, &name)?;
+                }
+                2 => {
+                    let names: Vec<_> = (0..NAMES).map(|n| format!("{way}-{n}")).collect();
+                    let mut series = Vec::new();
+                    for name in &names {
+                        let content = ledger.begin(name, false);
+                        let line = format!("UPLOAD {}+ {name}\r\n", content.len());
+                        series.extend_from_slice(line.as_bytes());
+                        series.extend_from_slice(&content);
+                    }
+                    session.wire.write_all(&series)?;
+                    session.wire.flush()?;
+                    for name in &names {
+                        session.told(ledger, name)?;
+                    }
+                }
+                _ => {
+                    // The name is known when nothing of it has been sent.
+                    let content = content(&vec![seed]);
+                    let first = session.store("STOU", &content)?;
+                    let name = first.strip_prefix("150 FILE: ").expect("a name");
+                    let known = Known {
+                        stored: None,
+                        tried: Some(vec![seed]),
+                    };
+                    ledger.names.lock().unwrap().insert(name.to_string(), known);
+                    session.told(ledger, name)?;
+                }
+            }
+        }
+    };
+    // The only way out is that the server was killed.
+    let _ = run();
+}
+
+#[test]
+fn c01_a_server_that_is_killed_leaves_old_or_new_files_and_keeps_what_it_promised() {
+    let number = |name: &str, default| {
+        let given = std::env::var(name).ok();
+        given.map_or(default, |text| text.parse().expect("a number"))
+    };
+    let kills = number("HAUL_KILLS", KILLS);
+    let mut random = number("HAUL_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let dir = tempfile::tempdir().expect("making a directory");
+    let (ledger, pair) = (Ledger::default(), Pair::new());
+    let options = pair.options();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let (mut promised, mut lucky) = (0, 0);
+    for kill in 0..=kills {
+        let mut server = Server::launch(&Launch {
+            dir: Some(dir.path()),
+            options: &options,
+            ..Launch::default()
+        });
+        let found = ledger.check(dir.path(), kill);
+        promised += found.0;
+        lucky += found.1;
+        let (listing, _) = Control::login(server.addr()).fetch("NLST");
+        assert!(
+            !listing.windows(6).any(|it| it == b".haul-"),
+            "nothing staged is seen"
+        );
+        if kill == kills {
+            break;
+        }
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        thread::scope(|scope| {
+            for way in 0..8 {
+                let tls = (way >= 4).then(|| Arc::new(pair.client()));
+                let (ledger, addr) = (&ledger, server.addr());
+                scope.spawn(move || upload(ledger, addr, way, tls));
+            }
+            thread::sleep(Duration::from_micros(20_000 + random % 200_000));
+            server.signal(Signal::KILL);
+            server.gone();
+        });
+    }
+    println!(
+        "{kills} kills: {promised} times a promise was looked at, {lucky} times more was there"
+    );
+    assert!(
+        promised as u64 >= kills,
+        "{promised} promises prove nothing"
+    );
+}

@@ -1,0 +1,303 @@
+//! In which order things reach the disk, seen from the system calls: the bytes, the name, the
+//! directory, the reply.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use crate::common::content::{MIB, bytes};
+use crate::common::control::Control;
+use crate::common::trace::{Call, Traced};
+
+/// What has been shown of one upload so far.
+#[derive(Debug, Default, Clone)]
+struct File {
+    /// The last write to it ended here.
+    written: usize,
+    /// A sync of all that was written ended here.
+    synced: Option<usize>,
+}
+
+/// Follows the calls, and finds for every name when it appeared, when its directory was synced
+/// behind that, and whether its bytes were on the disk before.
+struct Shown {
+    /// When the directory of a name was on the disk.
+    durable: HashMap<String, usize>,
+    /// Names that appeared before their bytes were on the disk.
+    early: Vec<String>,
+    synced_dirs: Vec<(String, usize, usize)>,
+}
+
+fn follow(calls: &[Call]) -> Shown {
+    let mut files: HashMap<i64, File> = HashMap::new();
+    let mut hidden: HashMap<String, bool> = HashMap::new();
+    let mut appeared: Vec<(String, String, usize)> = Vec::new();
+    let mut shown = Shown {
+        durable: HashMap::new(),
+        early: Vec::new(),
+        synced_dirs: Vec::new(),
+    };
+    for call in calls.iter().filter(|call| call.result >= 0) {
+        match call.name.as_str() {
+            "openat" if call.args.contains("O_TMPFILE") => {
+                files.insert(call.result, File::default());
+            }
+            "write" | "pwrite64" | "splice" => {
+                let written = if call.is("splice") { 2 } else { 0 };
+                if let Some((fd, _)) = call.descriptor(written)
+                    && let Some(file) = files.get_mut(&fd)
+                {
+                    (file.written, file.synced) = (call.end, None);
+                }
+            }
+            "fsync" => {
+                let Some((fd, path)) = call.descriptor(0) else {
+                    continue;
+                };
+                match files.get_mut(&fd).filter(|_| path.contains('#')) {
+                    Some(file) if file.written < call.begin => file.synced = Some(call.end),
+                    Some(_) => {}
+                    None => {
+                        shown
+                            .synced_dirs
+                            .push((path.to_string(), call.begin, call.end));
+                        for (dir, name, at) in &appeared {
+                            if dir == path && *at < call.begin {
+                                shown
+                                    .durable
+                                    .entry(format!("{dir}/{name}"))
+                                    .or_insert(call.end);
+                            }
+                        }
+                    }
+                }
+            }
+            "syncfs" => {
+                for file in files.values_mut().filter(|file| file.written < call.begin) {
+                    file.synced = Some(call.end);
+                }
+            }
+            "linkat" => {
+                let (Some((_, dir)), quoted) = (call.descriptor(2), quoted(&call.args)) else {
+                    continue;
+                };
+                let fd: i64 = quoted[0].parse().expect("a descriptor's number");
+                let synced = files[&fd].synced.is_some_and(|at| at < call.begin);
+                if quoted[1].starts_with(".haul-") {
+                    hidden.insert(quoted[1].to_string(), synced);
+                    continue;
+                }
+                if !synced {
+                    shown.early.push(quoted[1].to_string());
+                }
+                appeared.push((dir.to_string(), quoted[1].to_string(), call.end));
+            }
+            "renameat" => {
+                let (Some((_, dir)), quoted) = (call.descriptor(2), quoted(&call.args)) else {
+                    continue;
+                };
+                if !hidden.get(quoted[0]).copied().unwrap_or(false) {
+                    shown.early.push(quoted[1].to_string());
+                }
+                appeared.push((dir.to_string(), quoted[1].to_string(), call.end));
+            }
+            _ => {}
+        }
+    }
+    shown
+}
+
+fn quoted(args: &str) -> Vec<&str> {
+    args.split('"').skip(1).step_by(2).collect()
+}
+
+/// When each reply with one of these texts began to be sent.
+fn replies(calls: &[Call], text: &str) -> Vec<usize> {
+    let sends = calls.iter().filter(|call| call.is("sendto"));
+    sends
+        .flat_map(|call| call.args.matches(text).map(move |_| call.begin))
+        .collect()
+}
+
+/// A content whose length is in the reply, so that the reply tells which file it is about.
+fn content(n: usize) -> Vec<u8> {
+    bytes(n as u64, 1000 + n)
+}
+
+fn reply_of(n: usize) -> String {
+    format!("226 {} bytes stored", 1000 + n)
+}
+
+/// The served directory as the system writes it.
+fn root_of(traced: &Traced) -> String {
+    let root = traced.server.root().to_str().expect("a text");
+    root.trim_end_matches('/').to_string()
+}
+
+fn upload_all(control: &mut Control, dir: &str) -> Vec<(String, usize)> {
+    let mut names = Vec::new();
+    for round in 0..2 {
+        assert_eq!(
+            control
+                .stor(&format!("{dir}stor"), &content(10 + round))
+                .code,
+            226
+        );
+        names.push(("stor".to_string(), 10 + round));
+        assert_eq!(
+            control
+                .upload(&format!("{dir}upload"), &content(20 + round))
+                .code,
+            226
+        );
+        names.push(("upload".to_string(), 20 + round));
+        let mut series = Vec::new();
+        for n in 0..30 {
+            let number = 100 * (round + 1) + n;
+            let content = content(number);
+            let line = format!("UPLOAD {}+ {dir}series{n}\r\n", content.len());
+            series.extend_from_slice(line.as_bytes());
+            series.extend_from_slice(&content);
+            names.push((format!("series{n}"), number));
+        }
+        control.send(&series);
+        for _ in 0..30 {
+            assert_eq!(control.reply().code, 226);
+        }
+    }
+    names
+}
+
+#[test]
+fn c02_for_every_226_the_bytes_then_the_name_then_the_directory_were_on_the_disk() {
+    let traced = Traced::start(&[], &[]);
+    let root = root_of(&traced);
+    let mut control = Control::login(traced.server.addr());
+    let names = upload_all(&mut control, "");
+    control.quit();
+    let calls = traced.calls();
+    let shown = follow(&calls);
+    assert!(
+        shown.early.is_empty(),
+        "before their bytes: {:?}",
+        shown.early
+    );
+    for (name, number) in names {
+        let sent = replies(&calls, &reply_of(number));
+        assert_eq!(sent.len(), 1, "{name}: {sent:?}");
+        let durable = shown.durable.get(&format!("{root}/{name}"));
+        assert!(
+            durable.is_some_and(|at| *at < sent[0]),
+            "{name}: {durable:?}, {sent:?}"
+        );
+    }
+}
+
+#[test]
+fn a_large_upload_is_written_back_early_and_all_of_it_before_its_name() {
+    let traced = Traced::start(&[], &[]);
+    let root = root_of(&traced);
+    let mut control = Control::login(traced.server.addr());
+    let large = bytes(1, 40 * MIB);
+    assert_eq!(control.stor("large", &large).code, 226);
+    control.quit();
+    let calls = traced.calls();
+    let shown = follow(&calls);
+    assert!(shown.early.is_empty());
+    assert!(shown.durable.contains_key(&format!("{root}/large")));
+    let early = calls
+        .iter()
+        .filter(|it| it.is("fdatasync") && it.result == 0);
+    assert!(early.count() >= 2, "while it came in");
+}
+
+#[test]
+fn directories_above_that_are_new_are_synced_before_the_reply() {
+    let traced = Traced::start(&[], &[]);
+    let root = root_of(&traced);
+    let mut control = Control::login(traced.server.addr());
+    for dir in ["a", "a/b"] {
+        assert_eq!(control.command(&format!("MKD {dir}")).code, 257);
+    }
+    assert_eq!(control.upload("a/b/first", &content(1)).code, 226);
+    assert_eq!(control.upload("a/b/second", &content(2)).code, 226);
+    control.quit();
+    let calls = traced.calls();
+    let shown = follow(&calls);
+    let first = replies(&calls, &reply_of(1))[0];
+    let before: Vec<_> = shown
+        .synced_dirs
+        .iter()
+        .filter(|(_, _, end)| *end < first)
+        .collect();
+    let dirs: HashSet<&str> = before.iter().map(|(dir, ..)| dir.as_str()).collect();
+    let (a, b) = (format!("{root}/a"), format!("{root}/a/b"));
+    assert_eq!(dirs, HashSet::from([root.as_str(), &a, &b]));
+    // For the second there is nothing above that is new.
+    let later = shown.synced_dirs.len() - before.len();
+    assert_eq!(later, 1, "{:?}", shown.synced_dirs);
+}
+
+#[test]
+fn a_rename_syncs_both_directories_before_its_reply() {
+    let traced = Traced::start(&[], &[]);
+    let root = root_of(&traced);
+    for dir in ["from", "to"] {
+        std::fs::create_dir(traced.server.path(dir)).expect("making a directory");
+    }
+    let mut control = Control::login(traced.server.addr());
+    assert_eq!(control.upload("from/f", b"x").code, 226);
+    assert_eq!(control.command("RNFR from/f").code, 350);
+    assert_eq!(control.command("RNTO to/f").code, 250);
+    control.quit();
+    let calls = traced.calls();
+    let shown = follow(&calls);
+    let renamed = calls
+        .iter()
+        .find(|it| it.is("renameat2") && it.result == 0)
+        .expect("renamed")
+        .end;
+    let told = replies(&calls, "250 Renamed")[0];
+    for dir in ["from", "to"] {
+        let dir = Path::new(&root).join(dir);
+        let synced = |(path, begin, end): &(String, usize, usize)| {
+            Path::new(path) == dir && *begin > renamed && *end < told
+        };
+        assert!(
+            shown.synced_dirs.iter().any(synced),
+            "{dir:?}: {:?}",
+            shown.synced_dirs
+        );
+    }
+}
+
+#[test]
+fn durability_data_syncs_files_and_no_directory_and_none_syncs_nothing() {
+    for (promise, files) in [("data", true), ("none", false)] {
+        let traced = Traced::start(&["--durability", promise], &[]);
+        let mut control = Control::login(traced.server.addr());
+        upload_all(&mut control, "");
+        assert_eq!(control.command("RNFR stor").code, 350);
+        assert_eq!(control.command("RNTO renamed").code, 250);
+        control.quit();
+        let calls = traced.calls();
+        let shown = follow(&calls);
+        assert_eq!(shown.early.is_empty(), files, "{promise}");
+        assert_eq!(shown.synced_dirs, [], "{promise}");
+        let syncs = calls.iter().filter(|it| it.name.contains("sync"));
+        assert_eq!(syncs.count() > 0, files, "{promise}");
+    }
+}
+
+#[test]
+fn how_much_the_machine_has_to_write_can_be_asked_behind_both_walls() {
+    let traced = Traced::start(&[], &[]);
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", traced.server.pid())).expect("running");
+    let opened = fds
+        .flatten()
+        .filter_map(|it| std::fs::read_link(it.path()).ok());
+    assert!(
+        opened
+            .into_iter()
+            .any(|path| path == Path::new("/proc/meminfo"))
+    );
+}
