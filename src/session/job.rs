@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
 use sha2::Sha256;
 
@@ -87,6 +88,20 @@ pub struct Receive {
     pub ascii: Option<FromWire>,
     /// The digest so far, where the client stated one.
     pub digest: Option<Sha256>,
+}
+
+impl Receive {
+    /// Writes the next bytes of the file, if there is room for them.
+    ///
+    /// # Errors
+    /// There is none, or the disk failed.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let end = self.at + bytes.len() as u64;
+        self.upload.make_room(end)?;
+        self.upload.file().write_all_at(bytes, self.at)?;
+        self.at = end;
+        Ok(())
+    }
 }
 
 /// A transfer that is over.

@@ -172,8 +172,7 @@ fn end_of_stream(receive: &mut Receive) -> Outcome {
     if let Some(ascii) = &mut receive.ascii {
         ascii.finish(&mut rest);
     }
-    let room = receive.upload.make_room(receive.at + rest.len() as u64);
-    match room.and_then(|()| receive.upload.file().write_all_at(&rest, receive.at)) {
+    match receive.write(&rest) {
         Ok(()) => Outcome::Complete,
         Err(error) => Outcome::Failed(error),
     }
@@ -198,8 +197,5 @@ pub(super) fn write_in(
         }
         None => bytes,
     };
-    into.upload.make_room(into.at + bytes.len() as u64)?;
-    into.upload.file().write_all_at(bytes, into.at)?;
-    into.at += bytes.len() as u64;
-    Ok(())
+    into.write(bytes)
 }
