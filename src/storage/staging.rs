@@ -42,7 +42,7 @@ pub struct Upload {
     name: Vec<u8>,
     path: VirtualPath,
     root: Root,
-    room: Room,
+    room: Box<Room>,
     /// Which came first: the file system tells a descriptor only of errors since it was opened.
     begun: u64,
     /// The name in `dir` that the file has meanwhile, where the file system knows no file without
@@ -109,7 +109,7 @@ impl Upload {
             Err(error) => return Err(error.into()),
         };
         static BEGUN: AtomicU64 = AtomicU64::new(0);
-        let mut room = Room::new(root.ledger().clone(), room);
+        let mut room = Box::new(Room::new(root.ledger().clone(), room));
         if hidden.is_some() {
             let meta = stat_open(&file)?;
             room.hide((meta.dev, meta.ino));
