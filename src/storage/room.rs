@@ -8,9 +8,10 @@
 //! free. What is kept free (`--min-free`) is nobody's.
 //!
 //! The file system is asked when a promise is made and again for each 64 MiB at most (1 MiB, at
-//! first, where the size is not known). `fstatvfs` takes less than a microsecond, of which a
-//! session notices nothing; blocks are not reserved, since that would cost each upload a
-//! conversion of its extents when they are written, and memory on tmpfs at once.
+//! first, where the size is not known): one `fstatvfs`, a microsecond or two. Blocks are not
+//! reserved, so what other programs write can still make an upload fail half way. `fallocate` of 64
+//! MiB would take 60 us on ext4 (3.6 ms at worst, of a dozen), but on tmpfs, which fills in the memory
+//! at once, 80 ms in which nobody is served.
 
 use std::collections::HashMap;
 use std::fmt;
