@@ -3,6 +3,7 @@
 //! It knows nothing of what a verb means.
 
 use std::borrow::Cow;
+use std::fmt::{self, Write};
 
 /// The longest line that is accepted, its CRLF included, in bytes. A path has at most 4,096 bytes
 /// on Linux; answering a longer line and going on would run its tail as a command.
@@ -88,6 +89,12 @@ pub fn is_http(line: &[u8]) -> bool {
     }
 }
 
+/// Whether a line is the header with which a proxy tells whom it speaks for. There is no proxy that
+/// is trusted, so whoever sends it only claims to be somebody else.
+pub fn is_proxy_header(line: &[u8]) -> bool {
+    line.starts_with(b"PROXY ")
+}
+
 /// A number as the protocol writes it: plain decimal digits, at most 19 of them, at most 2^63-1.
 pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
@@ -97,6 +104,31 @@ pub fn number(digits: &[u8]) -> Option<u64> {
         .iter()
         .fold(0u64, |n, d| n * 10 + u64::from(d - b'0'));
     (value <= i64::MAX as u64).then_some(value)
+}
+
+/// Bytes that a client sent, as they stand in a log: in quotes, and what is not printable, or could
+/// be taken for the end of the quotes, as `\xNN`.
+#[derive(Debug, Clone, Copy)]
+pub struct Quoted<'a>(pub &'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let as_hex = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| {
+            bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
+        };
+        f.write_char('"')?;
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_control() || matches!(c, '"' | '\\') {
+                    as_hex(f, c.encode_utf8(&mut [0; 4]).as_bytes())?;
+                } else {
+                    f.write_char(c)?;
+                }
+            }
+            as_hex(f, chunk.invalid())?;
+        }
+        f.write_char('"')
+    }
 }
 
 #[cfg(test)]
@@ -240,5 +272,18 @@ mod tests {
             strip_telnet(&input);
             is_http(&input);
         }
+    }
+
+    #[test]
+    fn what_a_client_sent_is_quoted_so_that_the_end_is_clear() {
+        let check = |bytes: &[u8], shown: &str| assert_eq!(Quoted(bytes).to_string(), shown);
+        check(b"anna", "\"anna\"");
+        check("\u{e4}nna".as_bytes(), "\"\u{e4}nna\"");
+        check(b"x\r\nFAKE 230", "\"x\\x0d\\x0aFAKE 230\"");
+        check(b"\x1b]0;pwn\x07", "\"\\x1b]0;pwn\\x07\"");
+        check(b"x\" from 192.0.2.1", "\"x\\x22 from 192.0.2.1\"");
+        check(b"a\\x22", "\"a\\x5cx22\"");
+        check(b"\xff\xc2\x9b\xe4", "\"\\xff\\xc2\\x9b\\xe4\"");
+        check(b"", "\"\"");
     }
 }

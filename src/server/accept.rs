@@ -72,6 +72,7 @@ impl Server {
             }
             return;
         }
+        self.make_room();
         let entry = self.conns.vacant_entry();
         self.generation += 1;
         let id = Id {
@@ -96,10 +97,26 @@ impl Server {
             conn.start_tls(&mut self.shared);
         }
         conn.perform(actions, &world, &mut self.shared);
+        conn.stranger = Some(self.strangers.add(id));
         self.short = false;
         queue(&mut self.ready, conn);
         if let Some(address) = address {
             *self.per_address.entry(address).or_default() += 1;
+        }
+    }
+
+    /// Ends the connection that has waited longest for its login, if there are too many.
+    fn make_room(&mut self) {
+        let max = self.shared.world.config.limits.before_login_max;
+        let Some(id) = self.strangers.one_too_many(max) else {
+            return;
+        };
+        if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
+            if let Some(place) = conn.stranger.take() {
+                self.strangers.remove(place);
+            }
+            conn.displace(&mut self.shared);
+            queue(&mut self.ready, conn);
         }
     }
 
@@ -215,5 +232,23 @@ fn accept_failed(error: &io::Error) -> AcceptFailed {
             | Errno::OPNOTSUPP,
         ) => AcceptFailed::One,
         _ => AcceptFailed::Resources,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_client_counts_as_its_network_and_loopback_not_at_all() {
+        let count = |address: &str| counted(address.parse().unwrap()).map(|it| it.to_string());
+        let some = |address: &str| Some(address.to_string());
+        assert_eq!(count("192.0.2.1"), some("192.0.2.1"));
+        assert_eq!(count("::ffff:192.0.2.1"), some("192.0.2.1"));
+        assert_eq!(count("2001:db8:1:2:3:4:5:6"), some("2001:db8:1:2::"));
+        assert_eq!(count("2001:db8:1:2:ffff::"), count("2001:db8:1:2::1"));
+        for loopback in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(count(loopback), None, "{loopback}");
+        }
     }
 }

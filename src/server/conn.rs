@@ -21,6 +21,7 @@ use super::background::Ticket;
 use super::commits::Lane;
 use super::pump::QUANTUM_BYTES;
 use super::rate::Pace;
+use super::strangers::Place;
 use super::tls::{self, Tls};
 use super::{Id, Shared, Socket, World};
 use crate::session::{Action, Ended, Input, Outcome, PasswordAnswer, Session, Task};
@@ -55,6 +56,8 @@ pub struct Conn {
     pub queued: bool,
     /// When the timers will look at it.
     pub timer_at: Option<Instant>,
+    /// Where it stands among those that have not logged in.
+    pub stranger: Option<Place>,
     session: Session,
     control: TcpStream,
     /// The control connection is inside TLS.
@@ -70,6 +73,7 @@ pub struct Conn {
     reads_to_the_end: bool,
     ended: bool,
     dead: bool,
+    displaced: bool,
     unread: Vec<u8>,
     unread_at: usize,
     output: Vec<u8>,
@@ -109,6 +113,7 @@ impl Conn {
             id,
             queued: false,
             timer_at: None,
+            stranger: None,
             session,
             control,
             tls: None,
@@ -120,6 +125,7 @@ impl Conn {
             reads_to_the_end: false,
             ended: false,
             dead: false,
+            displaced: false,
             unread: Vec::new(),
             unread_at: 0,
             output: Vec::new(),

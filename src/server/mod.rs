@@ -24,6 +24,7 @@ mod passwords;
 mod pump;
 mod rate;
 mod start;
+mod strangers;
 mod timers;
 mod tls;
 pub mod walls;
@@ -56,8 +57,9 @@ use passive::Passive;
 use passwords::Passwords;
 use pump::Tools;
 use rate::Rates;
-use start::load_users;
 pub use start::{StartError, examine, raise_descriptor_limit, serves_users};
+use start::{load_users, warn_of_missing_homes};
+use strangers::Strangers;
 use timers::Timers;
 pub use tls::Certificate;
 
@@ -210,6 +212,7 @@ pub struct Server {
     generation: u64,
     sessions_max: usize,
     per_address: HashMap<IpAddr, usize>,
+    strangers: Strangers,
     timers: Timers,
     ready: VecDeque<Id>,
     passive_ready: Vec<usize>,
@@ -371,6 +374,7 @@ impl Server {
                 Ok(users) => {
                     log::info!("SIGHUP: {} users in {}", users.len(), path.display());
                     let home = &self.shared.world.home;
+                    warn_of_missing_homes(&users, home);
                     self.counts.add(home.set_quotas(users.quotas()));
                     passwords.reload(users);
                     self.shared.rates.forget_idle(self.shared.now);
@@ -431,6 +435,14 @@ impl Server {
                 conn.queued = true;
                 return self.dead.push(id.key);
             }
+        }
+        match (conn.stranger, conn.session().is_logged_in()) {
+            (Some(place), true) => {
+                self.strangers.remove(place);
+                conn.stranger = None;
+            }
+            (None, false) => conn.stranger = Some(self.strangers.add(id)),
+            _ => {}
         }
         if let Some(at) = conn.wake() {
             self.timers.wake(at, id);
@@ -517,6 +529,9 @@ impl Server {
         while let Some(key) = self.dead.pop() {
             let mut conn = self.conns.remove(key);
             conn.bury(&mut self.shared);
+            if let Some(place) = conn.stranger {
+                self.strangers.remove(place);
+            }
             if let Some(address) = counted(conn.session().peer().ip())
                 && let Some(count) = self.per_address.get_mut(&address)
             {
@@ -525,6 +540,7 @@ impl Server {
                     self.per_address.remove(&address);
                 }
             }
+            conn.let_go(&mut self.shared);
             // A descriptor is free again.
             self.accept_retry = None;
         }

@@ -15,6 +15,7 @@ use std::time::Instant;
 use mio::Waker;
 
 use super::Id;
+use super::accept::counted;
 use crate::accounts::gate::{Check, Checked, Gate, Knock};
 use crate::accounts::password::Password;
 use crate::accounts::users::{User, Users};
@@ -26,6 +27,18 @@ use crate::storage::root::Root;
 /// Checks that wait; one takes some 20 ms, so that the last of them waits for about two seconds.
 const WAITING_MAX: usize = 100;
 
+/// Those of one address (IPv6: of one /64, as everywhere): it may fill its part of the queue, and
+/// nobody else's. Loopback is not counted.
+const WAITING_PER_ADDRESS_MAX: usize = 32;
+
+/// Whose check it is.
+#[derive(Debug, Clone, Copy)]
+struct Knocker {
+    id: Id,
+    /// What address it is counted under.
+    address: Option<IpAddr>,
+}
+
 /// The gate, and the thread that does its work.
 #[derive(Debug)]
 pub struct Passwords {
@@ -33,9 +46,10 @@ pub struct Passwords {
     root: Arc<Root>,
     /// Users with the same home share it, for as long as one of them is there.
     homes: HashMap<VirtualPath, Weak<Root>>,
-    checks: Sender<(Id, Check)>,
-    done: Receiver<(Id, Checked)>,
+    checks: Sender<(Knocker, Check)>,
+    done: Receiver<(Knocker, Checked)>,
     waiting: usize,
+    waiting_per_address: HashMap<IpAddr, usize>,
 }
 
 impl Passwords {
@@ -49,12 +63,12 @@ impl Passwords {
         waker: &Arc<Waker>,
         now: Instant,
     ) -> io::Result<Passwords> {
-        let (checks, orders) = mpsc::channel::<(Id, Check)>();
+        let (checks, orders) = mpsc::channel::<(Knocker, Check)>();
         let (results, done) = mpsc::channel();
         let waker = waker.clone();
         let work = move || {
-            while let Ok((id, check)) = orders.recv() {
-                if results.send((id, check.run())).is_err() || waker.wake().is_err() {
+            while let Ok((knocker, check)) = orders.recv() {
+                if results.send((knocker, check.run())).is_err() || waker.wake().is_err() {
                     return;
                 }
             }
@@ -69,6 +83,7 @@ impl Passwords {
             checks,
             done,
             waiting: 0,
+            waiting_per_address: HashMap::new(),
         })
     }
 
@@ -83,17 +98,28 @@ impl Passwords {
         address: IpAddr,
         now: Instant,
     ) -> Option<PasswordAnswer> {
-        if self.waiting >= WAITING_MAX {
+        let knocker = Knocker {
+            id,
+            address: counted(address),
+        };
+        let of_address = knocker
+            .address
+            .and_then(|it| self.waiting_per_address.get(&it));
+        let of_address = of_address.copied().unwrap_or(0);
+        if self.waiting >= WAITING_MAX || of_address >= WAITING_PER_ADDRESS_MAX {
             return Some(PasswordAnswer::Busy);
         }
         match self.gate.knock(name, password, certificate, address, now) {
             Knock::Known(user) => Some(self.at_home(user)),
             Knock::Check(check) => {
-                if self.checks.send((id, check)).is_err() {
+                if self.checks.send((knocker, check)).is_err() {
                     log::error!("the thread for passwords has ended");
                     return Some(PasswordAnswer::Busy);
                 }
                 self.waiting += 1;
+                if let Some(address) = knocker.address {
+                    self.waiting_per_address.insert(address, of_address + 1);
+                }
                 None
             }
         }
@@ -101,8 +127,16 @@ impl Passwords {
 
     /// The next answer that is ready, for whoever asked; it counts also if nobody is left there.
     pub fn answer(&mut self, now: Instant) -> Option<(Id, PasswordAnswer)> {
-        let (id, checked) = self.done.try_recv().ok()?;
+        let (Knocker { id, address }, checked) = self.done.try_recv().ok()?;
         self.waiting -= 1;
+        if let Some(address) = address
+            && let Some(n) = self.waiting_per_address.get_mut(&address)
+        {
+            *n -= 1;
+            if *n == 0 {
+                self.waiting_per_address.remove(&address);
+            }
+        }
         let answer = match self.gate.answer(checked, now) {
             Ok(Some(user)) => self.at_home(user),
             Ok(None) => PasswordAnswer::Wrong,

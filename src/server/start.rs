@@ -27,6 +27,7 @@ use super::passive::Passive;
 use super::passwords::Passwords;
 use super::pump::Tools;
 use super::rate::Rates;
+use super::strangers::Strangers;
 use super::timers::Timers;
 use super::{
     Certificate, LISTENERS, ONE_TIME_USER, PASSIVE, Random, SIGNAL, Server, Shared, Stopping, WAKE,
@@ -113,6 +114,10 @@ impl Server {
             log::warn!("the users file is below the directory that is served: move it out");
         }
         let home = Root::open(&config.dir).map_err(cannot(format!("serve {dir}")))?;
+        let home = Arc::new(home);
+        if let Some(users) = &users {
+            warn_of_missing_homes(users, &home);
+        }
         let mut listeners = open_listeners(&config, inherited)?;
         let limits = &config.limits;
         let mut binds: Vec<IpAddr> = listeners.iter().map(|listener| listener.bind).collect();
@@ -153,7 +158,6 @@ impl Server {
         registry
             .register(&mut signals, SIGNAL, Interest::READABLE)
             .map_err(io)?;
-        let home = Arc::new(home);
         home.keep_free(limits.min_free_bytes);
         let mut counts = Counts::new(home.clone());
         if let Some(users) = &users {
@@ -208,6 +212,7 @@ impl Server {
             generation: 0,
             sessions_max,
             per_address: HashMap::new(),
+            strangers: Strangers::default(),
             timers: Timers::default(),
             ready: VecDeque::new(),
             passive_ready: Vec::new(),
@@ -267,6 +272,23 @@ pub(super) fn load_users(path: &Path) -> Result<Users, StartError> {
         log::warn!("{warning}");
     }
     Ok(users)
+}
+
+/// Whoever has no home will not get in; the time to hear of it is now.
+pub(super) fn warn_of_missing_homes(users: &Users, root: &Root) {
+    for user in users.sorted() {
+        if !user.home.is_root()
+            && let Err(error) = root.below(&user.home)
+        {
+            let error = error.to_string();
+            let error = error.split(" (os error").next().unwrap_or_default();
+            log::warn!(
+                "{} cannot log in: the home {} cannot be used: {error}",
+                user.name,
+                user.home
+            );
+        }
+    }
 }
 
 /// The user `haul`, who holds until the process ends.

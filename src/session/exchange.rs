@@ -46,6 +46,8 @@ pub enum Input {
     ControlEnded,
     /// [`super::Session::deadline`] has passed.
     TimedOut,
+    /// Others want to log in, and this session has had the longest time to.
+    Displaced,
     /// The server is stopping: end as soon as nothing is owed.
     ShuttingDown,
 }

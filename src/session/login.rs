@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::files::path_of;
 use super::security::{self, Security};
@@ -15,13 +16,10 @@ use crate::accounts::users::User;
 use crate::accounts::{self, Permission, Permissions};
 use crate::config::TlsLevel;
 use crate::proto::facts::Facts;
-use crate::proto::line::verb_and_argument;
+use crate::proto::line::{Quoted, verb_and_argument};
 use crate::proto::reply::{IntoText, Reply, Text};
 use crate::storage::path::VirtualPath;
 use crate::storage::root::Root;
-
-/// Wrong passwords in one session; the last of them ends it.
-const WRONG_PASSWORDS_MAX: u8 = 3;
 
 /// What exists only after login.
 #[derive(Debug)]
@@ -106,7 +104,7 @@ pub(super) fn pass(session: &mut Session, turn: &mut Turn) -> Handled {
             Some(permissions) => Ok(session
                 .admit(&name, None, permissions, turn.cx.home.clone(), turn.cx)
                 .into()),
-            None => session.refuse(&name),
+            None => session.refuse(&name, turn.cx),
         };
     }
     let password = Password::new(turn.argument.to_vec());
@@ -126,11 +124,7 @@ impl Session {
         home: Arc<Root>,
         cx: &Context,
     ) -> Reply {
-        log::info!(
-            "login: user {:?} from {}",
-            String::from_utf8_lossy(name),
-            self.peer
-        );
+        log::info!("login: user {} from {}", Quoted(name), self.peer);
         self.who = Who::Known(Box::new(Login {
             user,
             home,
@@ -149,23 +143,49 @@ impl Session {
         Reply::new(230, "Logged in.")
     }
 
-    /// The one refusal, whatever the reason. Its line in the log is what fail2ban reads.
-    fn refuse(&mut self, name: &[u8]) -> Handled {
-        let shown = String::from_utf8_lossy(name);
-        log::warn!("login failed: user {shown:?} from {}", self.peer.ip());
-        if let Who::Stranger {
+    /// The one refusal, whatever the reason. Its line in the log is what fail2ban reads. The answer
+    /// comes the later, the more there were in this session: nobody else waits for it.
+    fn refuse(&mut self, name: &[u8], cx: &Context) -> Handled {
+        log::warn!(
+            "login failed: user {} from {}",
+            Quoted(name),
+            self.peer.ip()
+        );
+        let limits = &cx.config.limits;
+        let Who::Stranger {
             wrong_passwords, ..
         } = &mut self.who
-        {
-            *wrong_passwords += 1;
-            if *wrong_passwords >= WRONG_PASSWORDS_MAX {
-                return Ok(Answer::Later(Later::Close(Reply::new(
-                    530,
-                    "Login incorrect.",
-                ))));
+        else {
+            return Err(Reply::new(530, "Login incorrect."));
+        };
+        *wrong_passwords = wrong_passwords.saturating_add(1);
+        let last = *wrong_passwords >= limits.wrong_passwords_max;
+        let reply = match last {
+            true => Reply::new(421, "Login incorrect, and too often."),
+            false => Reply::new(530, "Login incorrect."),
+        };
+        let delay = limits.wrong_password_delay * u32::from(*wrong_passwords);
+        Ok(Answer::Later(match (delay.is_zero(), last) {
+            (true, true) => Later::Close(reply),
+            (true, false) => return Err(reply),
+            (false, last) => {
+                let until = cx.now + delay;
+                Later::Refusal { until, reply, last }
             }
+        }))
+    }
+
+    pub(super) fn refuses_at(&self, now: Instant) -> bool {
+        matches!(self.wait, Wait::Refusal { until, .. } if until <= now)
+    }
+
+    /// The time has come to answer a wrong password.
+    pub(super) fn refuse_now(&mut self, out: &mut Vec<Action>) {
+        match mem::replace(&mut self.wait, Wait::Command) {
+            Wait::Refusal { reply, last, .. } if last => self.hang_up(reply, out),
+            Wait::Refusal { reply, .. } => self.say(reply, out),
+            other => self.wait = other,
         }
-        Err(Reply::new(530, "Login incorrect."))
     }
 
     pub(super) fn password_checked(
@@ -183,7 +203,7 @@ impl Session {
                 let permissions = user.permissions;
                 Ok(self.admit(&name, Some(user), permissions, home, cx).into())
             }
-            PasswordAnswer::Wrong => self.refuse(&name),
+            PasswordAnswer::Wrong => self.refuse(&name, cx),
             PasswordAnswer::Busy => {
                 let reply = Reply::new(421, "Too many are logging in; try again later.");
                 Ok(Answer::Later(Later::Close(reply)))

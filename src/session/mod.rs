@@ -82,6 +82,12 @@ enum Wait {
     Command,
     /// Whether the password is right.
     Password { name: Vec<u8> },
+    /// The time at which a wrong password is answered.
+    Refusal {
+        until: Instant,
+        reply: Reply,
+        last: bool,
+    },
     /// A passive port, for EPSV or PASV.
     Listening { extended: bool },
     /// A digest, a copy, or names that go to the disk.
@@ -143,6 +149,11 @@ enum Answer {
 enum Later {
     Password {
         name: Vec<u8>,
+    },
+    Refusal {
+        until: Instant,
+        reply: Reply,
+        last: bool,
     },
     Listening {
         extended: bool,
@@ -334,11 +345,16 @@ impl Session {
             Input::Committed(result) => self.committed(result, out),
             Input::TaskDone(done) => self.task_done(done, out),
             Input::ControlEnded => self.control_ended = true,
+            Input::TimedOut if self.refuses_at(cx.now) => self.refuse_now(out),
             Input::TimedOut => {
                 let text = match self.who {
                     Who::Stranger { .. } => "Login took too long.",
                     Who::Known(_) => "Idle for too long.",
                 };
+                self.hang_up(Reply::new(421, text), out);
+            }
+            Input::Displaced => {
+                let text = "Too many are here who do not log in; try again.";
                 self.hang_up(Reply::new(421, text), out);
             }
             Input::ShuttingDown => self.shutting_down = true,
@@ -356,7 +372,7 @@ impl Session {
     fn command(&mut self, raw: &[u8], more_behind: bool, cx: &Context, out: &mut Vec<Action>) {
         self.totals.commands += 1;
         let clean = line::strip_telnet(raw);
-        if line::is_http(&clean) {
+        if line::is_http(&clean) || line::is_proxy_header(&clean) {
             return self.hang_up(Reply::new(500, "This is an FTP server."), out);
         }
         let (name, argument) = line::verb_and_argument(&clean);
@@ -449,6 +465,7 @@ impl Session {
                 return out.push(Action::StartTls);
             }
             Later::Password { name } => Wait::Password { name },
+            Later::Refusal { until, reply, last } => Wait::Refusal { until, reply, last },
             Later::Listening { extended } => Wait::Listening { extended },
             Later::Digest { reply, of } => Wait::Task(Box::new(Pending::Digest { reply, of })),
             Later::Names(reply) => Wait::Task(Box::new(Pending::Names(reply))),
@@ -524,12 +541,19 @@ impl Session {
         out.push(Action::Close);
     }
 
-    /// When the session wants [`Input::TimedOut`]: the login or idle deadline. The idle clock stands
+    /// When the session wants [`Input::TimedOut`]: the login or idle deadline, or the time at which a
+    /// wrong password is answered. The idle clock stands
     /// still while something is owed to the client.
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
         match (&self.who, &self.wait) {
             (_, Wait::Closed) => None,
-            (Who::Stranger { since, .. }, _) => Some(*since + config.limits.login_timeout),
+            (Who::Stranger { since, .. }, wait) => {
+                let login = *since + config.limits.login_timeout;
+                match wait {
+                    Wait::Refusal { until, .. } => Some(login.min(*until)),
+                    _ => Some(login),
+                }
+            }
             (Who::Known(login), Wait::Command) if self.due.is_empty() => {
                 let idle_timeout = login.idle_timeout_s.map(Duration::from_secs);
                 let idle_timeout = idle_timeout.unwrap_or(config.limits.idle_timeout);

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use haul::accounts::Anonymous;
 use haul::session::Input;
 
 use crate::shell::{Client, client};
@@ -140,4 +141,58 @@ fn a_server_that_stops_ends_idle_sessions_at_once_and_others_behind_their_transf
     busy.shell.settle();
     assert_eq!(busy.codes(), [226, 421]);
     assert!(busy.shell.closed);
+}
+
+fn refusing() -> Client {
+    let mut client = client();
+    client.shell.config.anonymous = Anonymous::None;
+    client
+}
+
+#[test]
+fn a01_a_wrong_password_is_answered_late_and_the_next_one_later() {
+    let mut client = refusing();
+    let delay = client.shell.config.limits.wrong_password_delay;
+    for (n, code) in [(1, 530), (2, 530), (3, 421)] {
+        client.command("USER anonymous");
+        assert_eq!(client.command("PASS x"), []);
+        assert_eq!(client.time_left(), Some(n * delay));
+        // What comes meanwhile waits where it is, and too early is too early.
+        assert_eq!(client.command("NOOP"), []);
+        assert!(!client.shell.session.wants_input(&client.shell.config));
+        client.pass_time(n * delay);
+        client.shell.tell(Input::TimedOut);
+        assert_eq!(client.codes(), [code]);
+        client.shell.settle();
+        let behind: &[u16] = if code == 530 { &[200] } else { &[] };
+        assert_eq!(client.codes(), behind);
+    }
+    assert!(client.shell.closed);
+}
+
+#[test]
+fn the_time_for_a_login_does_not_wait_for_a_late_answer() {
+    let mut client = refusing();
+    let limit = client.shell.config.limits.login_timeout;
+    client.pass_time(limit - SECOND / 2);
+    client.command("USER anonymous");
+    assert_eq!(client.command("PASS x"), []);
+    assert_eq!(client.time_left(), Some(SECOND / 2));
+    client.pass_time(SECOND / 2);
+    client.shell.tell(Input::TimedOut);
+    assert_eq!(client.codes(), [421]);
+    assert!(client.shell.closed);
+}
+
+#[test]
+fn r11_who_is_displaced_hears_it_whatever_it_waits_for() {
+    for lines in [&[][..], &["USER anonymous"], &["USER anonymous", "PASS x"]] {
+        let mut client = refusing();
+        for line in lines {
+            client.command(line);
+        }
+        client.shell.tell(Input::Displaced);
+        assert_eq!(client.codes(), [421]);
+        assert!(client.shell.closed);
+    }
 }

@@ -74,6 +74,7 @@ impl Simulation {
             limits: Limits {
                 queued_bytes_max: QUEUED_BYTES_MAX,
                 commits_per_session_max: COMMITS_MAX,
+                wrong_password_delay: Duration::ZERO,
                 ..Limits::default()
             },
             ..Config::default()

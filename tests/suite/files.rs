@@ -7,4 +7,4 @@ mod names;
 mod offsets;
 mod space;
 mod special;
-mod walls;
+pub mod walls;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::thread;
 
@@ -13,6 +14,7 @@ use crate::common::server::{Server, four_questions};
 use crate::common::tools::run_with;
 use crate::common::users::{Users, logged_in, password};
 use crate::common::wait_for;
+use crate::files::walls::{SECRET, VERBS, try_verb};
 
 #[test]
 fn a_user_sees_the_home_and_nothing_else() {
@@ -118,13 +120,78 @@ fn a01_the_third_wrong_password_ends_the_session() {
     let server = users.server();
     let baseline = server.baseline();
     let mut session = Control::connect(server.addr());
-    for _ in 0..3 {
-        assert_eq!(password(&mut session, "anna", "wrong"), 530);
+    for code in [530, 530, 421] {
+        assert_eq!(password(&mut session, "anna", "wrong"), code);
     }
     session.expect_eof();
     // Nobody is locked yet, and the right password was no failure.
     let anna = logged_in(&server, "anna", "secret");
     anna.quit();
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn a01_a_wrong_password_is_answered_late_and_delays_nobody() {
+    let users = Users::new(&[("anna", "secret", &[])]);
+    let server = users.server_with("wrong-password-delay-ms = 4000\n");
+    let mut other = Control::login(server.addr());
+    let mut session = Control::connect(server.addr());
+    session.send(b"USER anna\r\nPASS wrong\r\nNOOP\r\n");
+    assert_eq!(session.reply().code, 331);
+    let refused = wait_for(PATIENCE, || {
+        server.log().contains("login failed").then_some(())
+    });
+    assert!(refused.is_some());
+    // Hashes are computed and sessions answered while the refusal waits.
+    logged_in(&server, "anna", "secret").quit();
+    assert_eq!(other.command("NOOP").code, 200);
+    session.stream().set_nonblocking(true).expect("a socket");
+    let early = session.stream().peek(&mut [0]);
+    assert_eq!(
+        early.map_err(|error| error.kind()),
+        Err(std::io::ErrorKind::WouldBlock)
+    );
+    session.stream().set_nonblocking(false).expect("a socket");
+    assert_eq!((session.reply().code, session.reply().code), (530, 200));
+    session.quit();
+}
+
+/// A hundred checks may come first, and the machine may be busy.
+fn be_patient(session: &Control) {
+    let timeout = session.stream().set_read_timeout(Some(6 * PATIENCE));
+    timeout.expect("setting a timeout");
+}
+
+#[test]
+fn a03_more_logins_than_fit_are_told_so_and_memory_stays() {
+    let users = Users::new(&[("anna", "secret", &[])]);
+    let server = users.server();
+    let baseline = server.baseline();
+    let mut other = Control::login(server.addr());
+    let before_kib = server.rss_kib();
+    let mut sessions: Vec<_> = (0..300).map(|_| Control::connect(server.addr())).collect();
+    for session in &mut sessions {
+        session.send(b"USER nobody\r\nPASS guess\r\n");
+        assert_eq!(session.reply().code, 331);
+    }
+    assert_eq!(other.command("NOOP").code, 200);
+    let mut busy = 0;
+    for session in &mut sessions {
+        be_patient(session);
+        let reply = session.reply();
+        match reply.code {
+            421 => {
+                busy += 1;
+                session.expect_eof();
+            }
+            code => assert_eq!(code, 530, "{reply:?}"),
+        }
+    }
+    let grown_kib = server.rss_kib().saturating_sub(before_kib);
+    assert!(grown_kib < 40 * 1024, "one hash at a time: {grown_kib} KiB");
+    assert!((1..=200).contains(&busy), "{busy} of 300 were too many");
+    other.quit();
+    drop(sessions);
     four_questions(&server, baseline);
 }
 
@@ -175,13 +242,14 @@ fn a04_who_hangs_up_does_not_free_a_place() {
     let server = users.server();
     let baseline = server.baseline();
     let mut codes = Vec::new();
-    for _ in 0..130 {
+    for _ in 0..500 {
         let mut session = Control::connect(server.addr());
         session.send(b"USER nobody\r\nPASS guess\r\n");
         assert_eq!(session.reply().code, 331);
         drop(session);
     }
     let mut last = Control::connect(server.addr());
+    be_patient(&last);
     codes.push(password(&mut last, "anna", "secret"));
     assert!(
         codes.iter().all(|code| [421, 530].contains(code)),
@@ -189,8 +257,9 @@ fn a04_who_hangs_up_does_not_free_a_place() {
     );
     // The address is locked now, but another one is let in once the queue has drained.
     let other: IpAddr = "127.0.0.8".parse().expect("an address");
-    let let_in = wait_for(PATIENCE, || {
+    let let_in = wait_for(6 * PATIENCE, || {
         let mut session = Control::open_from(other, server.addr()).greeted();
+        be_patient(&session);
         (password(&mut session, "anna", "secret") == 230).then_some(())
     });
     assert!(let_in.is_some());
@@ -268,6 +337,116 @@ fn sighup_reads_the_users_again_and_keeps_them_when_the_file_is_wrong() {
     logged_in(&server, "anna", "changed").quit();
     fs::write(users.path(), good).expect("writing");
     four_questions(&server, baseline);
+}
+
+#[test]
+fn a_home_that_is_missing_is_told_at_start_and_keeps_its_user_out() {
+    let users = Users::new(&[("anna", "secret", &["--home", "/absent/anna"])]);
+    let server = users.server();
+    let says = |text: &str| {
+        let said = wait_for(PATIENCE, || server.log().contains(text).then_some(()));
+        assert!(said.is_some(), "{text}: {}", server.log());
+    };
+    says("anna cannot log in: the home /absent/anna cannot be used");
+    let mut session = Control::connect(server.addr());
+    assert_eq!(password(&mut session, "anna", "secret"), 530);
+    says("the home /absent/anna of anna cannot be used");
+    users.user(&["set", "anna", "--home", "/gone"], "");
+    server.signal(Signal::HUP);
+    says("anna cannot log in: the home /gone cannot be used");
+    fs::create_dir(server.path("gone")).expect("making");
+    assert_eq!(password(&mut session, "anna", "secret"), 230);
+    session.quit();
+}
+
+#[test]
+fn a08_the_home_of_another_is_out_of_reach_whatever_the_verb() {
+    let users = Users::new(&[
+        ("anna", "secret", &["--home", "/anna"]),
+        ("ben", "other", &["--home", "/ben"]),
+    ]);
+    let server = users.server();
+    let baseline = server.baseline();
+    for dir in ["anna/d", "ben"] {
+        fs::create_dir_all(server.path(dir)).expect("making");
+    }
+    for file in ["anna/f", "anna/d/f"] {
+        fs::write(server.path(file), SECRET).expect("writing");
+    }
+    let seen = || {
+        let stat = |path: &str| fs::symlink_metadata(server.path(path)).expect("it is there");
+        let of = |path| {
+            (
+                stat(path).ctime(),
+                stat(path).ctime_nsec(),
+                stat(path).mode(),
+            )
+        };
+        (
+            ["anna", "anna/f", "anna/d", "anna/d/f"].map(of),
+            fs::read(server.path("anna/f")).ok(),
+        )
+    };
+    let before = seen();
+    let mut ben = logged_in(&server, "ben", "other");
+    for verb in VERBS {
+        for path in [
+            "../anna/f",
+            "/../anna/f",
+            "/anna/f",
+            "../anna/d",
+            "../anna",
+            "x/../../anna",
+        ] {
+            let (codes, received) = try_verb(&mut ben, verb, path.as_bytes());
+            let told = received.windows(SECRET.len()).any(|bytes| bytes == SECRET);
+            assert!(!told, "{verb} {path}: {codes:?}");
+            assert_eq!(seen(), before, "{verb} {path}: {codes:?}");
+        }
+    }
+    ben.quit();
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn a08_who_may_only_read_changes_nothing_whatever_the_verb() {
+    let server = Server::start(&["--anonymous", "read"]);
+    fs::create_dir(server.path("d")).expect("making");
+    fs::write(server.path("f"), "content").expect("writing");
+    let seen = || {
+        let stat = |name: &str| fs::symlink_metadata(server.path(name)).expect("it is there");
+        let of = |name| (stat(name).ctime(), stat(name).ctime_nsec());
+        (["", "d", "f"].map(of), fs::read(server.path("f")).ok())
+    };
+    let before = seen();
+    let mut session = Control::login(server.addr());
+    let lines = [
+        "STOR f",
+        "STOR new",
+        "APPE f",
+        "STOU",
+        "DELE f",
+        "RMD d",
+        "XRMD d",
+        "MKD new",
+        "XMKD new",
+        "RNFR f",
+        "RNTO g",
+        "MFMT 20200101000000 f",
+        "MDTM 20200101000000 f",
+        "SITE CHMOD 600 f",
+        "SITE UTIME 20200101000000 f",
+        "UPLOAD 4 f",
+    ];
+    for line in lines {
+        let code = session.command(line).code;
+        assert!([501, 503, 550].contains(&code), "{line}: {code}");
+        assert_eq!(seen(), before, "{line}");
+    }
+    session.send(b"UPLOAD 4+ f\r\nbody");
+    assert_eq!(session.reply().code, 550);
+    assert_eq!(seen(), before);
+    session.quit();
 }
 
 #[test]

@@ -184,6 +184,27 @@ impl Conn {
         }
     }
 
+    /// Others need its place: it gets a last reply, and [`Conn::let_go`] does the rest.
+    pub(in crate::server) fn displace(&mut self, shared: &mut Shared) {
+        self.tell(Input::Displaced, shared);
+        self.flush(shared);
+        if self.is_flushed() {
+            protected::say_goodbye(&mut self.tls, &self.control, shared);
+        }
+        self.displaced = true;
+        self.dead = true;
+    }
+
+    /// The end of a connection whose key is free. A last reply that was just sent is not to be lost.
+    pub(in crate::server) fn let_go(mut self, shared: &mut Shared) {
+        if self.displaced
+            && shared.registry.deregister(&mut self.control).is_ok()
+            && self.control.shutdown(Shutdown::Write).is_ok()
+        {
+            shared.lingering.add(self.control, shared.now);
+        }
+    }
+
     /// After the last reply: no more output, and what still comes in is thrown away for a while.
     pub(super) fn linger(&mut self, shared: &mut Shared) {
         let Some(closing) = &mut self.closing else {

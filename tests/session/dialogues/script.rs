@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use haul::accounts::Anonymous;
-use haul::config::{Config, Tls, TlsLevel};
+use haul::config::{Config, Limits, Tls, TlsLevel};
 use haul::proto::time;
 use haul::storage::ledger::Count;
 use haul::storage::path::VirtualPath;
@@ -106,6 +107,10 @@ impl Script {
             tls: Tls {
                 level: self.tls,
                 ..Tls::default()
+            },
+            limits: Limits {
+                wrong_password_delay: Duration::ZERO,
+                ..Limits::default()
             },
             ..Config::default()
         };

@@ -35,15 +35,23 @@ impl Users {
         run_with(&mut command, input.as_bytes()).ok();
     }
 
-    /// Anonymous sessions too, for the questions at the end.
+    /// Anonymous sessions too, for the questions at the end. A wrong password is answered soon.
     pub fn server(&self) -> Server {
-        let path = self.path();
-        Server::start(&[
-            "--users",
-            path.to_str().expect("a path"),
-            "--anonymous",
-            "write",
-        ])
+        self.server_with("")
+    }
+
+    /// With more lines of configuration.
+    pub fn server_with(&self, more: &str) -> Server {
+        let delay = match more.contains("wrong-password-delay-ms") {
+            true => "",
+            false => "wrong-password-delay-ms = 1\n",
+        };
+        let users = self.path();
+        let users = users.to_str().expect("a path");
+        let lines = format!("users = \"{users}\"\nanonymous = \"write\"\n{delay}{more}");
+        let config = self.0.path().join("hauld.toml");
+        std::fs::write(&config, lines).expect("writing");
+        Server::start(&["--config", config.to_str().expect("a path")])
     }
 }
 

@@ -74,6 +74,16 @@ fn f18_nobody_forges_a_line_of_the_log() {
         .lines()
         .filter(|line| line.contains("login failed"))
         .count();
+    for shown in [
+        r#""\x1b]0;pwn\x07""#,
+        r#""\xc2\x9b2Jx""#,
+        r#""x\x22 from 9.9.9.9""#,
+    ] {
+        assert!(
+            log.contains(&format!("user {shown} from 127.0.0.1")),
+            "{log}"
+        );
+    }
     assert!(failed >= hostile.len() - 1, "{failed} failures in\n{log}");
 }
 

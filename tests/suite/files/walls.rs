@@ -140,7 +140,8 @@ pub fn try_verb(session: &mut Control, verb: &str, path: &[u8]) -> (Vec<u16>, Ve
     }
 }
 
-const VERBS: [&str; 38] = [
+/// Every verb that takes a path, each in all its forms.
+pub const VERBS: [&str; 38] = [
     "CWD",
     "XCWD",
     "RETR",

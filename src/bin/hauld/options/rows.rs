@@ -7,7 +7,7 @@ use haul::text::duration;
 use super::Kind::{Count, List, Path, Size, Text, Time};
 use super::Place::{Both, File, Word};
 use super::values::{
-    address, count, held, host, path, port_range, ports, push, put, put_some, size, size_or_none,
+    address, count, held, host, milliseconds, path, port_range, ports, push, put, put_some, size, size_or_none,
     up_to_255, word,
 };
 use super::{DEFAULT_DIR, Row};
@@ -371,6 +371,39 @@ pub const ROWS: &[Row] = &[
         default: Some("3"),
         help: "Unknown verbs before the login; the last of them closes the connection",
         set: |it, text| put(&mut it.config.limits.unknown_verbs_max, up_to_255(text)),
+    },
+    Row {
+        name: "before-login-sessions",
+        place: File,
+        kind: Count,
+        value: "N",
+        default: Some("512"),
+        help: "Connections that have not logged in; one more, and the oldest of them goes",
+        set: |it, text| put(&mut it.config.limits.before_login_max, count(text)),
+    },
+    Row {
+        name: "wrong-passwords",
+        place: File,
+        kind: Count,
+        value: "N",
+        default: Some("3"),
+        help: "Wrong passwords in one session; the last of them closes the connection",
+        set: |it, text| put(&mut it.config.limits.wrong_passwords_max, up_to_255(text)),
+    },
+    Row {
+        name: "wrong-password-delay-ms",
+        place: File,
+        kind: Count,
+        value: "N",
+        default: Some("1000"),
+        help: "Milliseconds until the first wrong password is answered; the second takes twice as \
+               long, and so on",
+        set: |it, text| {
+            put(
+                &mut it.config.limits.wrong_password_delay,
+                milliseconds(text),
+            )
+        },
     },
     Row {
         name: "queued-bytes",

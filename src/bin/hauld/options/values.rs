@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use haul::accounts::field::Bytes;
 
@@ -117,6 +118,13 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 
 pub(super) fn size_or_none(text: &str) -> Result<u64, String> {
     text.parse().map(|Bytes(n)| n)
+}
+
+pub(super) fn milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(n @ 0..=60_000) => Ok(Duration::from_millis(n)),
+        _ => Err("a number of milliseconds, at most 60000".to_string()),
+    }
 }
 
 /// One line must fit, and one session does not get all memory.
