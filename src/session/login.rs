@@ -245,8 +245,12 @@ pub(super) fn clnt(_: &mut Session, _: &mut Turn) -> Handled {
     Ok(Reply::new(200, "Noted.").into())
 }
 
-pub(super) fn csid(_: &mut Session, _: &mut Turn) -> Handled {
-    let text = format!("Name=haul; Version={};", env!("CARGO_PKG_VERSION"));
+/// Which version this is, with all that is known to be wrong with it, is nothing for strangers.
+pub(super) fn csid(session: &mut Session, _: &mut Turn) -> Handled {
+    let text = match session.is_logged_in() {
+        true => format!("Name=haul; Version={};", env!("CARGO_PKG_VERSION")),
+        false => "Name=haul;".to_string(),
+    };
     Ok(Reply::new(200, text).into())
 }
 

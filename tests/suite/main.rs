@@ -20,5 +20,6 @@ mod protocol;
 mod real_clients;
 mod resources;
 mod starting_and_stopping;
+mod stranger;
 mod tls;
 mod walls;

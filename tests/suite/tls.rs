@@ -4,6 +4,7 @@ mod by_hand;
 mod certificates;
 mod clients;
 mod haul;
+mod hostile;
 mod real;
 mod resumption;
 

@@ -166,7 +166,7 @@ fn a07_who_claims_to_speak_for_somebody_else_is_closed() {
 fn r10_one_address_gets_its_share_and_another_one_gets_in() {
     let dir = tempfile::tempdir().expect("making a directory");
     let mut command = Command::new("unshare");
-    command.args(["--net", "--map-root-user", "python3", "-"]);
+    command.args(["--net", "python3", "-"]);
     command.arg(env!("CARGO_BIN_EXE_hauld")).arg(dir.path());
     let done = run_with(&mut command, IN_A_NETWORK.as_bytes()).ok();
     assert_eq!(done.stdout_text(), "done\n", "{}", done.stderr);
@@ -192,9 +192,12 @@ address(b"lo:3", "192.0.2.3")
 
 users = os.path.join(root, "users.toml")
 subprocess.run([hauld, "user", "add", "anna", "--users", users], input=b"secret", check=True)
+for path in [root, users]:
+    os.chown(path, 65534, 65534)
 server = subprocess.Popen(
-    [hauld, "--listen", "192.0.2.1:0", "--tls", "off", "--users", users, "--max-per-address", "40", root],
-    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    [hauld, "--listen", "192.0.2.1:0", "--tls", "off", "--users", users, "--run-as", "nobody",
+     "--max-per-address", "40", root],
+    stdout=subprocess.PIPE)
 try:
     port = int(server.stdout.readline().rsplit(b":", 1)[1])
 

@@ -207,62 +207,6 @@ fn a_hello_is_answered_before_the_transfer() {
 }
 
 #[test]
-fn t09_clients_that_vanish_leave_nothing() {
-    let (server, pair) = secure(&[]);
-    let baseline = server.baseline();
-    std::fs::write(server.path("big"), bytes(1, 8 * MIB)).unwrap();
-    for i in 0..60 {
-        let mut session = Secure::login(server.addr(), pair.client());
-        match i % 4 {
-            0 => drop(session.data("RETR big")),
-            1 => {
-                let mut data = session.data("STOR f").unwrap();
-                data.write_all(&[1; 10_000]).unwrap();
-            }
-            2 => {
-                session.send(b"DOWNLOAD big\r\n");
-            }
-            _ => {
-                session.epsv();
-            }
-        }
-        let socket = socket2::SockRef::from(&session.stream.sock);
-        socket.set_linger(Some(Duration::ZERO)).unwrap();
-    }
-    assert!(!server.path("f").exists());
-    four_questions(&server, baseline);
-}
-
-#[test]
-fn t10_floods_end_or_do_no_harm() {
-    let (server, pair) = secure(&[]);
-    let baseline = server.baseline();
-    // Handshake messages without an end.
-    let mut session = Control::connect(server.addr());
-    assert_eq!(session.command("AUTH TLS").code, 234);
-    let mut socket = session.stream().try_clone().unwrap();
-    let record = [
-        &[0x16, 3, 1, 0x40, 0][..],
-        &[1, 0xff, 0xff, 0xff],
-        &[0; 0x3ffc],
-    ]
-    .concat();
-    let sent = (0..100).try_for_each(|_| socket.write_all(&record));
-    assert!(sent.is_err() || is_over(&socket));
-    // Key updates: as many as a connection may have, and the server is there for others.
-    let mut rude = Secure::login(server.addr(), pair.client());
-    for _ in 0..1000 {
-        if rude.stream.conn.refresh_traffic_keys().is_err() || rude.stream.flush().is_err() {
-            break;
-        }
-    }
-    let mut other = Secure::login(server.addr(), pair.client());
-    assert_eq!(other.command("NOOP").0, 200);
-    drop((session, socket, rude, other));
-    four_questions(&server, baseline);
-}
-
-#[test]
 fn t14_bytes_one_by_one_are_the_same_bytes() {
     let (server, pair) = secure(&[]);
     let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
