@@ -181,7 +181,8 @@ fn a03_more_logins_than_fit_are_told_so_and_memory_stays() {
         let reply = session.reply();
         match reply.code {
             421 => {
-                busy += 1;
+                // On a busy machine the time for a login may end before the check.
+                busy += usize::from(reply.text.starts_with("Too many"));
                 session.expect_eof();
             }
             code => assert_eq!(code, 530, "{reply:?}"),

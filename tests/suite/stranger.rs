@@ -240,10 +240,9 @@ fn a_stranger_causes_no_file_system_call() {
     assert_eq!(session.command(&format!("PASS {PASSWORD}")).code, 230);
     assert_eq!(session.command("SIZE the-last").code, 550);
     let seen = wait_for(PATIENCE, || {
-        let at = lines(&trace)
+        lines(&trace)
             .iter()
-            .position(|line| line.contains("the-last"));
-        at
+            .position(|line| line.contains("the-last"))
     });
     let at = seen.unwrap_or_else(|| panic!("{:?}", lines(&trace)));
     assert_eq!(at, before, "{:?}", &lines(&trace)[before..=at]);

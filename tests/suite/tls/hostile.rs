@@ -56,7 +56,7 @@ fn t09_clients_that_vanish_leave_nothing() {
     }
     let memory_kib = server.rss_kib();
     for i in 0..2 * PHASES * 15 {
-        let resets = i / PHASES % 2 == 0;
+        let resets = (i / PHASES).is_multiple_of(2);
         if i % PHASES == 0 {
             let session = behind_auth(&server);
             let hello = hello(&pair.client());
@@ -162,7 +162,7 @@ fn t10_floods_end_or_do_no_harm() {
         let many = flood.repeat((2 * MIB / flood.len()).min(100_000));
         // It may be closed before all of it was sent.
         let _ = socket.write_all(&many);
-        let (_, _) = rest_of(socket);
+        rest_of(socket);
         assert_eq!(
             Control::login(server.addr()).command("NOOP").code,
             200,
