@@ -45,6 +45,7 @@
 //! - No unsafe code.
 
 pub mod accounts;
+pub mod bench;
 pub mod client;
 pub mod config;
 pub mod fingerprint;

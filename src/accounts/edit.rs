@@ -17,10 +17,11 @@ use rustix::fs::{FlockOperation, Gid, Mode, Uid, fchmod, fchown, flock};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
 
 use super::Permissions;
-use super::field::{Bytes, Home, Name, Network};
+use super::field::{Home, Name, Network};
 use super::password::{Hash, random};
 use super::users::{Users, UsersError};
 use crate::fingerprint::Fingerprint;
+use crate::text::Bytes;
 
 const HEAD: &str = "\
 # The users of hauld. `hauld user` changes this file, and so may you: what it does not change stays

@@ -30,11 +30,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Permissions;
-use super::field::{Bytes, Home, Name, Network};
+use super::field::{Home, Name, Network};
 use super::password::{Cost, Hash};
 use crate::fingerprint::Fingerprint;
 use crate::storage::path::VirtualPath;
 use crate::storage::quota::Amount;
+use crate::text::Bytes;
 
 /// More than any real file has; it bounds what a wrong `--users` can make the server read.
 const FILE_BYTES_MAX: u64 = 64 << 20;

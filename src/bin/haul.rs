@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use haul::bench;
 use haul::client::known_hosts::KnownHosts;
 use haul::client::server::Secret;
 use haul::client::tls::Level;
@@ -57,7 +58,15 @@ struct Arguments {
     insecure_plaintext: bool,
 
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Task>,
+}
+
+/// What can be asked for on the command line. At the prompt there are only the client's commands.
+#[derive(clap::Subcommand)]
+enum Task {
+    #[command(flatten)]
+    Client(Command),
+    Bench(Box<bench::Arguments>),
 }
 
 const AFTER_HELP: &str = "\
@@ -77,55 +86,87 @@ stalled transfer; 9 the two sides differ; 10 server full or disk full.";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let exit = match client(&arguments) {
-        Err(error) => {
-            commands::report(&error);
-            error.exit
-        }
-        Ok(mut client) => {
-            let exit = match &arguments.command {
-                Some(command) => command.run(&mut client),
-                None => prompt::run(&mut client),
-            };
+    let exit = match &arguments.command {
+        Some(Task::Bench(bench)) => context(&arguments).map(|context| bench::run(bench, &context)),
+        Some(Task::Client(command)) => client(&arguments).map(|mut client| {
+            let exit = command.run(&mut client);
             client.quit();
             exit
-        }
+        }),
+        None => client(&arguments).map(|mut client| {
+            let exit = prompt::run(&mut client);
+            client.quit();
+            exit
+        }),
     };
+    let exit = exit.unwrap_or_else(|error| {
+        commands::report(&error);
+        error.exit
+    });
     exit.into()
 }
 
 fn client(arguments: &Arguments) -> Result<Client, Error> {
-    let server = match &arguments.server {
-        Some(text) => Server::parse(text)?,
-        None => match std::env::var_os("HAUL_SERVER").filter(|s| !s.is_empty()) {
-            Some(text) => Server::parse(text.to_str().ok_or_else(|| {
-                Error::usage("HAUL_SERVER is not UTF-8; write other bytes of a user as %FF")
-            })?)?,
-            None => Server::default(),
-        },
-    };
-    let explicit = arguments.ca_file.is_some() || arguments.fingerprint.is_some();
-    if arguments.tls == Level::Off && (explicit || server.implicit_tls) {
-        return Err(Error::usage(
-            "--tls off does not go with ftps://, --ca-file or --fingerprint",
-        ));
-    }
+    let server = server(arguments)?.unwrap_or_default();
+    tls_makes_sense(arguments, &server)?;
     let known = arguments.known_hosts.clone().map(KnownHosts::new);
-    let trust = Trust::new(
-        arguments.fingerprint,
-        arguments.ca_file.as_deref(),
-        known.or_else(KnownHosts::of_user),
-    )?;
     let settings = Settings {
         timeout: arguments.timeout,
         verbose: arguments.verbose,
         quiet: arguments.quiet,
         tls: arguments.tls,
-        trust: Arc::new(trust),
+        trust: Arc::new(trust(arguments, known.or_else(KnownHosts::of_user))?),
         insecure_plaintext: arguments.insecure_plaintext,
         password: password()?,
     };
     Ok(Client::new(server, settings))
+}
+
+fn context(arguments: &Arguments) -> Result<bench::Context, Error> {
+    let server = server(arguments)?;
+    let named = server.clone().unwrap_or_default();
+    tls_makes_sense(arguments, &named)?;
+    Ok(bench::Context {
+        server,
+        timeout: arguments.timeout,
+        is_quiet: arguments.quiet,
+        is_secure: arguments.tls == Level::Required || named.implicit_tls,
+        trust: Arc::new(trust(arguments, None)?),
+        insecure_plaintext: arguments.insecure_plaintext,
+        password: password()?,
+    })
+}
+
+/// The server that was named, if any.
+fn server(arguments: &Arguments) -> Result<Option<Server>, Error> {
+    let environment;
+    let text = match &arguments.server {
+        Some(text) => text.as_str(),
+        None => match std::env::var_os("HAUL_SERVER").filter(|s| !s.is_empty()) {
+            Some(text) => {
+                environment = text;
+                environment.to_str().ok_or_else(|| {
+                    Error::usage("HAUL_SERVER is not UTF-8; write other bytes of a user as %FF")
+                })?
+            }
+            None => return Ok(None),
+        },
+    };
+    Server::parse(text).map(Some)
+}
+
+fn tls_makes_sense(arguments: &Arguments, server: &Server) -> Result<(), Error> {
+    let explicit = arguments.ca_file.is_some() || arguments.fingerprint.is_some();
+    match arguments.tls == Level::Off && (explicit || server.implicit_tls) {
+        true => Err(Error::usage(
+            "--tls off does not go with ftps://, --ca-file or --fingerprint",
+        )),
+        false => Ok(()),
+    }
+}
+
+fn trust(arguments: &Arguments, known: Option<KnownHosts>) -> Result<Trust, Error> {
+    Trust::new(arguments.fingerprint, arguments.ca_file.as_deref(), known)
 }
 
 fn password() -> Result<Option<Secret>, Error> {

@@ -14,7 +14,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("proto", &[]),
     ("storage", &["proto"]),
     // For `VirtualPath`: a home is one.
-    ("accounts", &["proto", "storage", "fingerprint"]),
+    ("accounts", &["proto", "storage", "fingerprint", "text"]),
     ("config", &["accounts"]),
     ("session", &["proto", "storage", "accounts", "config"]),
     (
@@ -32,7 +32,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("text", &[]),
     ("fingerprint", &[]),
     ("client", &["proto", "fingerprint"]),
-    ("bench", &["proto", "client"]),
+    ("bench", &["proto", "client", "text"]),
 ];
 
 struct Source {

@@ -8,11 +8,12 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use haul::accounts::Permissions;
 use haul::accounts::edit::{Changes, Limit, UsersFile};
-use haul::accounts::field::{Bytes, Home, Name, Network};
+use haul::accounts::field::{Home, Name, Network};
 use haul::accounts::password::{Cost, Hash, Password};
 use haul::accounts::users::{User, Users};
 use haul::fingerprint::Fingerprint;
 use haul::storage::quota::Amount;
+use haul::text::Bytes;
 
 /// Passwords are longer than this only by mistake: a file was piped in.
 const PASSWORD_BYTES_MAX: u64 = 1024;
