@@ -25,7 +25,9 @@ const FILES_MAX: u64 = 1000;
 ///
 /// It connects, lets the sessions work, and prints throughput and latencies. Any FTP server will do:
 /// with EPSV or PASV, or with UPLOAD and DOWNLOAD where the server has them. What a scenario needs
-/// is made on the server in a new directory haul-bench-*, and removed afterwards.
+/// is made on the server in a new directory haul-bench-*, and removed afterwards. Everything travels
+/// in clear, unless --tls required or ftps:// says otherwise; then any certificate will do, unless
+/// --ca-file or --fingerprint says which.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
@@ -98,14 +100,6 @@ pub struct Arguments {
     /// Which verbs move files
     #[arg(long, value_enum, default_value = "auto")]
     pub verbs: Verbs,
-
-    /// Everything inside TLS (AUTH TLS, PROT P). Any certificate is accepted, unless --ca-file is given
-    #[arg(long)]
-    pub tls: bool,
-
-    /// Accept only certificates that one of these signed
-    #[arg(long, value_name = "PEM", requires = "tls")]
-    pub ca_file: Option<PathBuf>,
 
     /// Where on the server to make the directory; unless given, where a login arrives
     #[arg(long, value_name = "DIR", value_parser = remote)]

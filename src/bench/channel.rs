@@ -8,7 +8,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::net::sockopt::{set_tcp_nodelay, socket_error};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, getpeername, recv, send, shutdown};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::content::Content;
@@ -67,7 +68,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Begins to connect. Short commands leave at once.
+    /// Begins to connect.
     ///
     /// # Errors
     /// No socket, no port, or nobody there.
@@ -78,9 +79,6 @@ impl Channel {
             Some(Protocol::TCP),
         )
         .map_err(|error| failure("no socket", &error))?;
-        socket
-            .set_tcp_nodelay(true)
-            .map_err(|error| failure("no socket", &error))?;
         let is_connected = match socket.connect(&address.into()) {
             Ok(()) => true,
             Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => false,
@@ -93,6 +91,14 @@ impl Channel {
             is_registered: false,
             is_half_closed: false,
         })
+    }
+
+    /// Short commands leave at once, even behind others that were not acknowledged.
+    ///
+    /// # Errors
+    /// The socket is none any more.
+    pub fn send_at_once(&self) -> Result<(), Failure> {
+        set_tcp_nodelay(&self.socket, true).map_err(|error| failure("no socket", &error.into()))
     }
 
     /// Asks for events, once.
@@ -116,20 +122,21 @@ impl Channel {
         self.is_half_closed = true;
     }
 
-    /// Whether the connection stands by now.
+    /// Whether the connection stands by now. Only who wants to know when it did has to ask: before that,
+    /// nothing can be read and nothing sent.
     ///
     /// # Errors
     /// It never will.
     pub fn is_connected(&mut self) -> Result<bool, Failure> {
-        if self.is_connected {
-            return Ok(true);
+        if !self.is_connected {
+            self.is_connected = getpeername(&self.socket).is_ok_and(|address| address.is_some());
         }
-        match rustix::net::sockopt::socket_error(&self.socket) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) | Err(error) => return Err(failure("connect", &error.into())),
+        if !self.is_connected {
+            match socket_error(&self.socket) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) | Err(error) => return Err(failure("connect", &error.into())),
+            }
         }
-        self.is_connected =
-            rustix::net::getpeername(&self.socket).is_ok_and(|address| address.is_some());
         Ok(self.is_connected)
     }
 

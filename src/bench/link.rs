@@ -168,6 +168,7 @@ impl Link {
         self.active = now;
         self.state = State::Connecting;
         let connected = Channel::connect(cx.server).and_then(|mut channel| {
+            channel.send_at_once()?;
             channel.register(cx.registry, self.token)?;
             Ok(channel)
         });
@@ -239,7 +240,8 @@ impl Link {
             out.push(Happening::Connected(now - self.began));
             self.phase_began = now;
             self.state = State::Talking;
-            self.dialogue.opened();
+            self.dialogue.opened(&mut self.steps);
+            self.carry_out(cx, out)?;
         }
         if ready.control {
             more |= self.read_control(cx, out)?;
@@ -395,10 +397,6 @@ impl Link {
             return Ok(false);
         };
         let token = Token(self.token.0 + 1);
-        if !data.channel.is_connected()? {
-            data.channel.register(cx.registry, token)?;
-            return Ok(false);
-        }
         match data.job {
             Job::Waiting | Job::Over => Ok(false),
             Job::Receiving => {

@@ -103,7 +103,7 @@ impl Turns {
     }
 
     /// The index of the next share.
-    pub fn next(&mut self) -> usize {
+    pub fn take(&mut self) -> usize {
         let mut best = 0;
         for (at, weight) in self.weights.iter().enumerate() {
             self.credit[at] += weight;
@@ -159,7 +159,7 @@ mod tests {
     fn turns_are_as_even_as_the_weights_allow() {
         let mix = Mix::parse("noop 3\nlist 1").unwrap();
         let mut turns = Turns::new(&mix);
-        let taken: Vec<usize> = (0..8).map(|_| turns.next()).collect();
+        let taken: Vec<usize> = (0..8).map(|_| turns.take()).collect();
         assert_eq!(taken.iter().filter(|&&at| at == 1).count(), 2);
         assert_ne!(taken[..4].iter().position(|&at| at == 1), None);
         assert_ne!(taken[4..].iter().position(|&at| at == 1), None);

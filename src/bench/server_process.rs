@@ -2,14 +2,17 @@
 //! read from `/proc`, with its children, those that have ended too.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::client::error::shown;
 
 /// How long a server may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,11 +63,13 @@ impl ServerProcess {
             .arg(format!("exec {command}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             // Ctrl-C is for the bench, which has files to remove with the server's help.
             .process_group(0)
             .spawn()
             .map_err(|error| format!("--spawn: sh does not start: {error}"))?;
         let stdout = child.stdout.take();
+        let last_words = child.stderr.take().map(last_words);
         let mut server = ServerProcess {
             pid: child.id().cast_signed(),
             child: Some(child),
@@ -74,7 +79,12 @@ impl ServerProcess {
         while Instant::now() < deadline {
             let status = server.child.as_mut().map(Child::try_wait);
             if let Some(Ok(Some(status))) = status {
-                return Err(format!("--spawn: the server ended at once ({status})"));
+                let words = last_words
+                    .and_then(|words| words.join().ok())
+                    .unwrap_or_default();
+                return Err(format!(
+                    "--spawn: the server ended at once ({status}): {words}"
+                ));
             }
             match (address, &lines) {
                 (Some(address), _) => {
@@ -162,14 +172,28 @@ fn first_words(stdout: std::process::ChildStdout) -> mpsc::Receiver<SocketAddr> 
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
-            if let Some(address) = line.strip_prefix("listening on ") {
-                if let Ok(address) = address.trim().parse() {
-                    let _ = found.send(address);
-                }
+            let address = line.strip_prefix("listening on ");
+            if let Some(Ok(address)) = address.map(|it| it.trim().parse()) {
+                let _ = found.send(address);
             }
         }
     });
     address
+}
+
+/// What it says about itself would cover the table; only the end of it is kept, for when it is the
+/// end.
+fn last_words(mut stderr: ChildStderr) -> JoinHandle<String> {
+    const KEPT_BYTES: usize = 2048;
+    std::thread::spawn(move || {
+        let (mut kept, mut chunk) = (Vec::new(), [0; 4096]);
+        while let Ok(n @ 1..) = stderr.read(&mut chunk) {
+            kept.extend_from_slice(&chunk[..n]);
+            let surplus = kept.len().saturating_sub(KEPT_BYTES);
+            kept.drain(..surplus);
+        }
+        shown(kept.trim_ascii())
+    })
 }
 
 struct Stat {

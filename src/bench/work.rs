@@ -173,7 +173,7 @@ impl Work for Load {
         if self.mix.shares.is_empty() {
             return None;
         }
-        let at = self.turns.next();
+        let at = self.turns.take();
         let share = &self.mix.shares[at];
         Some(match share.kind {
             Kind::Noop | Kind::Errand => Operation::Noop,

@@ -8,6 +8,7 @@ mod common;
 
 mod accounts;
 mod basics;
+mod bench;
 mod check;
 mod configured;
 mod durability;

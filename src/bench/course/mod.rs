@@ -10,8 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::client::error::{Error, Exit};
 use crate::client::server::{Secret, Server};
+use crate::client::{
+    self,
+    error::{Error, Exit},
+};
 use errands::no_session;
 
 use crate::bench::arguments::{Arguments, Scenario, Verbs};
@@ -41,6 +44,10 @@ pub struct Context {
     pub server: Option<Server>,
     /// The longest wait for a reply.
     pub timeout: Duration,
+    /// Everything inside TLS.
+    pub is_secure: bool,
+    /// What was said about certificates.
+    pub trust: Arc<client::trust::Trust>,
     /// Only errors, and the report.
     pub is_quiet: bool,
     /// A password may cross a network in clear.
@@ -84,6 +91,8 @@ fn print(text: &str) -> Result<(), Error> {
 struct Bench<'a> {
     arguments: &'a Arguments,
     is_quiet: bool,
+    /// TLS from the first byte.
+    is_implicit: bool,
     scenario: Scenario,
     ground: Ground,
     process: Option<ServerProcess>,
@@ -152,7 +161,8 @@ impl<'a> Bench<'a> {
         Manner {
             user: self.user.clone(),
             password: self.password.clone(),
-            is_secure: self.arguments.tls,
+            is_secure: self.ground.trust.is_some(),
+            is_implicit: self.is_implicit,
             is_binary,
             asks_features,
             own_verbs,
@@ -357,7 +367,10 @@ impl<'a> Bench<'a> {
         let mut memory = None;
         let clock = &self.ground.clock;
         let mut watch = |moment, measure: &Measure| match moment {
-            Moment::Open => memory = process.and_then(|it| it.used().memory_bytes),
+            Moment::Open if !terms.logins_only => {
+                memory = process.and_then(|it| it.used().memory_bytes);
+            }
+            Moment::Open => {}
             Moment::Begin => {
                 begun = process.map(ServerProcess::used);
                 own.0 = machine::own_cpu_s();

@@ -55,23 +55,22 @@ impl<'a> Bench<'a> {
             let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
         }
         let (process, address, server) = find(arguments, context)?;
-        let trust = match arguments.tls {
+        let trust = match context.is_secure {
             false => None,
             true => {
                 let resumes = arguments.verbs != Verbs::Own && has_data_connections;
-                let roots = arguments.ca_file.as_deref();
-                let trust = Trust::new(&server.host, roots, resumes);
-                Some(trust.map_err(|said| Error::new(Exit::Trust, said))?)
+                Some(Trust::new(&server, &context.trust, resumes)?)
             }
         };
-        let is_checked = arguments.tls && arguments.ca_file.is_some();
+        let is_checked = context.is_secure && context.trust.is_explicit();
         let has_password = server.user.is_some();
         let is_far = !address.ip().to_canonical().is_loopback();
         if has_password && is_far && !is_checked && !context.insecure_plaintext {
             return Err(Error::new(
                 Exit::Trust,
                 "a password is not sent to another machine unless it is known to be the right one; \
-                 give --tls with --ca-file, or --insecure-plaintext to send it all the same",
+                 give --tls required with --ca-file or --fingerprint, or --insecure-plaintext to \
+                 send it all the same",
             ));
         }
         let secret = server.password.as_ref().or(context.password.as_ref());
@@ -88,7 +87,7 @@ impl<'a> Bench<'a> {
         let uploads = mix.has(Kind::Upload) || mix.has(Kind::Download) && arguments.path.is_none();
         let shares = mix.shares.iter().filter_map(|share| share.file_bytes);
         let longest = shares.chain([file_bytes]).max().unwrap_or(0);
-        let content = Content::new(if uploads { longest } else { 0 }, arguments.tls)
+        let content = Content::new(if uploads { longest } else { 0 }, context.is_secure)
             .map_err(|error| Error::local(&error).about("memory for uploads"))?;
         let report = Report {
             format: FORMAT,
@@ -108,6 +107,7 @@ impl<'a> Bench<'a> {
         Ok(Bench {
             arguments,
             is_quiet: context.is_quiet,
+            is_implicit: server.implicit_tls,
             scenario,
             ground: Ground {
                 server: address,
@@ -169,11 +169,21 @@ fn find(
         return Ok((Some(process), address, server));
     }
     let server = context.server.clone().unwrap_or_default();
-    let address = (server.host.as_str(), server.port)
+    let addresses: Vec<SocketAddr> = (server.host.as_str(), server.port)
         .to_socket_addrs()
-        .ok()
-        .and_then(|mut addresses| addresses.next())
-        .ok_or_else(|| usage(format!("{server} is not known: no address has this name")))?;
+        .map(Iterator::collect)
+        .unwrap_or_default();
+    let listens = |address: &&SocketAddr| {
+        std::net::TcpStream::connect_timeout(address, context.timeout).is_ok()
+    };
+    // A name may have several addresses, and nobody need listen on the first.
+    let address = match addresses[..] {
+        [] => None,
+        [only] => Some(only),
+        [first, ..] => Some(addresses.iter().find(listens).copied().unwrap_or(first)),
+    };
+    let address =
+        address.ok_or_else(|| usage(format!("{server} is not known: no address has this name")))?;
     let process = match (&arguments.spawn, arguments.pid) {
         (Some(command), _) => {
             let (process, _) = ServerProcess::spawn(command, Some(address)).map_err(usage)?;

@@ -37,6 +37,8 @@ pub struct Manner {
     pub password: Vec<u8>,
     /// AUTH TLS first, and PROT P for data.
     pub is_secure: bool,
+    /// TLS from the first byte on instead, as with ftps://.
+    pub is_implicit: bool,
     /// TYPE I behind the login.
     pub is_binary: bool,
     /// FEAT behind the login.
@@ -116,6 +118,8 @@ pub struct Dialogue {
     /// The beginning of a line.
     held: Vec<u8>,
     owed: VecDeque<Owed>,
+    /// Behind one that has to be alone, or that one itself.
+    later: VecDeque<(Operation, u64)>,
     /// Bytes of a file that come before the next reply.
     body_left: u64,
     epsv_refused: bool,
@@ -159,6 +163,7 @@ impl Dialogue {
             parser: Parser::default(),
             held: Vec::new(),
             owed: VecDeque::new(),
+            later: VecDeque::new(),
             body_left: 0,
             epsv_refused: false,
             is_open: false,
@@ -172,6 +177,7 @@ impl Dialogue {
         self.parser = Parser::default();
         self.held.clear();
         self.owed.clear();
+        self.later.clear();
         self.body_left = 0;
         self.is_open = false;
         lost
@@ -182,7 +188,7 @@ impl Dialogue {
         let is_operation = |owed: &&Owed| !matches!(owed.what, What::Opening(_) | What::Quit);
         match self.is_open {
             // Behind the login there is nothing else but a last QUIT.
-            true => self.owed.len() - usize::from(self.is_quitting()),
+            true => self.owed.len() + self.later.len() - usize::from(self.is_quitting()),
             false => self.owed.iter().filter(is_operation).count(),
         }
     }
@@ -217,9 +223,39 @@ impl Dialogue {
         }
     }
 
-    /// Begins an operation. `began` is when it should have. Several may be under way, except over data
-    /// connections.
+    /// Begins an operation, at once or as soon as it can be. `began` is when it should have.
     pub fn begin(&mut self, operation: Operation, began: u64) {
+        self.later.push_back((operation, began));
+        self.begin_more();
+    }
+
+    /// Begins what can be begun: nothing may be said behind an UPLOAD that waits to be let in, and
+    /// there is one data connection at a time.
+    fn begin_more(&mut self) {
+        while let Some((operation, _)) = self.later.front() {
+            let is_behind_one = matches!(
+                self.owed.back().map(|owed| owed.what),
+                Some(What::UploadWaiting | What::Passive | What::Transfer { .. })
+            );
+            if is_behind_one || !self.owed.is_empty() && self.is_alone(operation) {
+                return;
+            }
+            if let Some((operation, began)) = self.later.pop_front() {
+                self.start(operation, began);
+            }
+        }
+    }
+
+    fn is_alone(&self, operation: &Operation) -> bool {
+        match operation {
+            Operation::Upload(_, bytes) => !self.manner.own_verbs || *bytes > IMMEDIATE_BYTES_MAX,
+            Operation::Download(_) => !self.manner.own_verbs,
+            Operation::List(_) => true,
+            _ => false,
+        }
+    }
+
+    fn start(&mut self, operation: Operation, began: u64) {
         let out = self.outbox.bytes();
         let what = match &operation {
             Operation::Noop | Operation::Login => {
@@ -322,6 +358,7 @@ impl Dialogue {
                 ended: now,
             }));
         }
+        self.begin_more();
     }
 
     /// Takes what came on the control connection, in pieces of any size. Returns how many of the bytes
@@ -437,6 +474,7 @@ impl Dialogue {
                 }
                 self.owed.pop_front();
                 steps.push(Step::Refused(failure(kind.name())));
+                self.begin_more();
             }
             What::Passive => {
                 let port = match self.epsv_refused {

@@ -33,15 +33,21 @@ impl Opening {
 }
 
 impl Dialogue {
-    /// The connection is there: the server speaks first.
-    pub fn opened(&mut self) {
+    /// The connection is there. The server speaks first, or TLS does.
+    pub fn opened(&mut self, steps: &mut Vec<Step>) {
         self.reset();
-        self.owe(What::Opening(Opening::Greeting), Operation::Login, 0);
+        match self.manner.is_implicit {
+            true => steps.push(Step::Secure),
+            false => self.owe(What::Opening(Opening::Greeting), Operation::Login, 0),
+        }
     }
 
     /// TLS is there.
     pub fn secured(&mut self) {
-        self.ask(Opening::Pbsz, b"PBSZ 0\r\n");
+        match self.manner.is_implicit {
+            true => self.owe(What::Opening(Opening::Greeting), Operation::Login, 0),
+            false => self.ask(Opening::Pbsz, b"PBSZ 0\r\n"),
+        }
     }
 
     /// One line of what FEAT says.
@@ -74,9 +80,10 @@ impl Dialogue {
         match opening {
             Opening::Greeting => {
                 self.greeting = said(text);
-                match self.manner.is_secure {
-                    true => self.ask(Opening::Auth, b"AUTH TLS\r\n"),
-                    false => self.user(),
+                match (self.manner.is_secure, self.manner.is_implicit) {
+                    (_, true) => self.ask(Opening::Pbsz, b"PBSZ 0\r\n"),
+                    (true, false) => self.ask(Opening::Auth, b"AUTH TLS\r\n"),
+                    (false, false) => self.user(),
                 }
             }
             Opening::Auth => steps.push(Step::Secure),

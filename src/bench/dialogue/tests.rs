@@ -15,7 +15,7 @@ fn manner() -> Manner {
 /// A session that is logged in.
 fn open(manner: Manner) -> Dialogue {
     let mut dialogue = Dialogue::new(Rc::new(manner));
-    dialogue.opened();
+    dialogue.opened(&mut Vec::new());
     let steps = heard(&mut dialogue, "220 hello\r\n331 and?\r\n230 in\r\n");
     assert_eq!(steps, [Step::Ready]);
     said_by(&mut dialogue);
@@ -73,7 +73,7 @@ fn the_login_goes_step_by_step() {
         asks_features: true,
         ..manner()
     }));
-    dialogue.opened();
+    dialogue.opened(&mut Vec::new());
     let mut check = |said: &str, steps: &[Step], next: &str| {
         assert_eq!(heard(&mut dialogue, said), steps, "{said}");
         assert_eq!(said_by(&mut dialogue), next, "{said}");
@@ -102,9 +102,25 @@ fn the_login_goes_step_by_step() {
 }
 
 #[test]
+fn implicit_tls_comes_before_the_greeting() {
+    let mut dialogue = Dialogue::new(Rc::new(Manner {
+        is_secure: true,
+        is_implicit: true,
+        ..manner()
+    }));
+    let mut steps = Vec::new();
+    dialogue.opened(&mut steps);
+    assert_eq!(steps, [Step::Secure]);
+    dialogue.secured();
+    assert_eq!(said_by(&mut dialogue), "");
+    heard(&mut dialogue, "220 hello\r\n200 ok\r\n200 ok\r\n");
+    assert_eq!(said_by(&mut dialogue), "PBSZ 0\r\nPROT P\r\nUSER anna\r\n");
+}
+
+#[test]
 fn a_refused_login_ends_the_session() {
     let mut dialogue = Dialogue::new(Rc::new(manner()));
-    dialogue.opened();
+    dialogue.opened(&mut Vec::new());
     let mut steps = Vec::new();
     let replies = b"220 hello\r\n331 and?\r\n530 no\r\n";
     let failure = dialogue.receive(replies, 7, &mut steps).unwrap_err();
@@ -178,6 +194,32 @@ fn uploads_are_immediate_up_to_a_mebibyte_and_wait_above() {
             .receive(b"452 full\r\n", 7, &mut Vec::new())
             .is_err()
     );
+}
+
+#[test]
+fn nothing_is_said_behind_an_upload_that_waits() {
+    let mut dialogue = open(Manner {
+        own_verbs: true,
+        ..manner()
+    });
+    dialogue.begin(Operation::Noop, 1);
+    dialogue.begin(Operation::Upload(b"a".to_vec(), 2 << 20), 2);
+    dialogue.begin(Operation::Noop, 3);
+    assert_eq!(said_by(&mut dialogue), "NOOP\r\n");
+    assert_eq!(dialogue.outstanding(), 3);
+    assert_eq!(
+        heard(&mut dialogue, "200 ok\r\n"),
+        [done(Kind::Noop, 1, None)]
+    );
+    assert_eq!(said_by(&mut dialogue), "UPLOAD 2097152 a\r\n");
+    let refused = Step::Refused(Failure::new("550 to upload", "550 no"));
+    assert_eq!(heard(&mut dialogue, "550 no\r\n"), [refused]);
+    assert_eq!(said_by(&mut dialogue), "NOOP\r\n");
+    assert_eq!(
+        heard(&mut dialogue, "200 ok\r\n"),
+        [done(Kind::Noop, 3, None)]
+    );
+    assert_eq!(dialogue.outstanding(), 0);
 }
 
 #[test]

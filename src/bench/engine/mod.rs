@@ -168,6 +168,8 @@ pub struct Engine<'a> {
     open: usize,
     work_is_over: bool,
     out: Vec<Happening>,
+    /// With the session that it happened to.
+    happened: Vec<(usize, Happening)>,
     ran: Ran,
 }
 
@@ -218,6 +220,7 @@ impl<'a> Engine<'a> {
             open: 0,
             work_is_over: false,
             out: Vec::new(),
+            happened: Vec::new(),
             ran: Ran::default(),
         };
         engine.turns()?;
@@ -270,7 +273,7 @@ impl<'a> Engine<'a> {
     /// A turn of one session, and of all that follows from it.
     fn turn(&mut self, index: usize, ready: Ready) {
         let more = self.with(index, |link, cx, out| link.turn(ready, cx, out));
-        self.settle(index);
+        self.settle();
         if more {
             self.queue(index);
         }
@@ -290,6 +293,8 @@ impl<'a> Engine<'a> {
             trust: self.ground.trust.as_ref(),
         };
         let result = act(&mut self.seats[index].link, &mut cx, &mut self.out);
+        let happened = self.out.drain(..).map(|happening| (index, happening));
+        self.happened.extend(happened);
         self.measure.moved(self.seats[index].link.take_moved());
         result
     }
@@ -302,16 +307,19 @@ impl<'a> Engine<'a> {
     }
 
     /// Takes note of what has happened, and gives out new work, until nothing more happens.
-    fn settle(&mut self, index: usize) {
-        while !self.out.is_empty() {
-            let mut happened = std::mem::take(&mut self.out);
-            for happening in happened.drain(..) {
+    fn settle(&mut self) {
+        while !self.happened.is_empty() {
+            let mut happened = std::mem::take(&mut self.happened);
+            let mut sessions: Vec<usize> = happened.iter().map(|(index, _)| *index).collect();
+            sessions.dedup();
+            for (index, happening) in happened.drain(..) {
                 self.note(index, happening);
             }
-            if self.out.is_empty() {
-                self.out = happened;
+            // Work is given out behind all of it: what is begun together is sent together.
+            sessions.into_iter().for_each(|index| self.give(index));
+            if self.happened.is_empty() {
+                self.happened = happened;
             }
-            self.give(index);
         }
     }
 
@@ -344,7 +352,7 @@ impl<'a> Engine<'a> {
                 self.vacate(index);
             }
             Happening::Left => {
-                self.open -= 1;
+                self.open = self.open.saturating_sub(1);
                 if self.seats[index].login.is_some() {
                     self.with(index, Link::connect);
                 }
@@ -398,19 +406,13 @@ impl<'a> Engine<'a> {
         if is_closing {
             return;
         }
-        let was_opening = matches!(self.stage, Stage::Opening);
         self.measure.failed(failure);
         self.places.retain(|place| *place != index);
         let seat = &mut self.seats[index];
         seat.tries += 1;
         seat.login = None;
-        if !was_opening {
-            self.open = self
-                .seats
-                .iter()
-                .filter(|it| it.link.dialogue.is_open())
-                .count();
-        }
+        let is_open = |seat: &&Seat| seat.link.dialogue.is_open();
+        self.open = self.seats.iter().filter(is_open).count();
         let seat = &mut self.seats[index];
         seat.retry_at = Some(self.ground.clock.now() + RETRY_NS);
         self.retries.push_back(index);
@@ -505,14 +507,7 @@ impl<'a> Engine<'a> {
         }
         if arrived {
             self.give_waiting();
-            // What was lost at once is noted.
-            for index in 0..if self.out.is_empty() {
-                0
-            } else {
-                self.seats.len()
-            } {
-                self.settle(index);
-            }
+            self.settle();
         }
         if let (Some(alarm), Some(schedule)) = (&mut self.alarm, &self.schedule) {
             alarm.set(schedule.next().saturating_sub(self.ground.clock.now()));

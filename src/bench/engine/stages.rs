@@ -33,7 +33,7 @@ impl Engine<'_> {
                 Stage::Warming { .. } | Stage::Measuring { .. } if self.terms.logins_only => {
                     self.vacate(index);
                     self.give(index);
-                    self.settle(index);
+                    self.settle();
                 }
                 Stage::Warming { .. } | Stage::Measuring { .. } => self.connect(index),
                 _ => {}
@@ -53,7 +53,7 @@ impl Engine<'_> {
                     ),
                 );
                 self.with(index, |link, _, out| link.lose(failure, out));
-                self.settle(index);
+                self.settle();
             }
         }
         self.measure.tick(now);
@@ -101,7 +101,7 @@ impl Engine<'_> {
 
     fn connect(&mut self, index: usize) {
         self.with(index, Link::connect);
-        self.settle(index);
+        self.settle();
     }
 
     /// From one stage to the next.
@@ -129,7 +129,7 @@ impl Engine<'_> {
                 }
                 for index in 0..all {
                     self.give(index);
-                    self.settle(index);
+                    self.settle();
                 }
             }
             Stage::Warming { until } if now >= until => {
@@ -161,14 +161,16 @@ impl Engine<'_> {
             Stage::Draining { until } if now >= until || self.is_quiet() => {
                 self.close_sessions(now);
             }
-            Stage::Closing { until } => {
-                if now >= until || self.seats.iter().all(|seat| seat.link.is_closed()) {
-                    self.stage = Stage::Over;
-                }
+            Stage::Closing { until } if now >= until || self.is_closed() => {
+                self.stage = Stage::Over;
             }
             _ => {}
         }
         Ok(())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.seats.iter().all(|seat| seat.link.is_closed())
     }
 
     fn is_quiet(&self) -> bool {
@@ -200,7 +202,7 @@ impl Engine<'_> {
             } else {
                 seat.link.close();
             }
-            self.settle(index);
+            self.settle();
         }
     }
 }

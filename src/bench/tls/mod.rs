@@ -8,6 +8,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 
 use super::dialogue::Failure;
+use crate::client::trust::refusal;
 pub use trust::{Identity, Trust};
 
 /// Plaintext encrypted at a time: eight full records.
@@ -105,7 +106,10 @@ impl Tls {
         bytes: &mut [u8],
         plain: &mut impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<usize, Failure> {
-        let broken = |error: rustls::Error| Failure::new("TLS", error.to_string());
+        let broken = |error: rustls::Error| {
+            let said = refusal(&error).unwrap_or_else(|| error.to_string());
+            Failure::new("TLS", said)
+        };
         let mut used = 0;
         loop {
             let UnbufferedStatus { mut discard, state } =

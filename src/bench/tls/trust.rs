@@ -1,19 +1,21 @@
 //! Whom to believe, and the configurations that follow from it.
 //!
-//! A load test asks how fast a server is, not who it is: without a file of certificates any is
-//! accepted. The signatures are checked all the same, since that is work a client has.
+//! A load test asks how fast a server is, not who it is: where nothing is said about certificates any
+//! is accepted. The signatures are checked all the same, since that is work a client has.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use super::super::dialogue::Failure;
+use crate::bench::dialogue::Failure;
+use crate::client::error::{Error, Exit};
+use crate::client::server::Server;
+use crate::client::trust::{self, Verifier};
+
 use super::Tls;
 use super::tickets::Tickets;
 
@@ -34,26 +36,36 @@ pub struct Identity {
 }
 
 impl Trust {
-    /// For the server `host`. `roots` are in PEM; without them any certificate will do.
+    /// For this server. Where nothing is said about certificates, any will do. `resumes`: data connections
+    /// are to resume the session of their control connection.
     ///
     /// # Errors
-    /// A sentence for the user.
-    pub fn new(host: &str, roots: Option<&Path>, resumes: bool) -> Result<Trust, String> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| format!("TLS needs a host name or an address, and {host} is neither"))?;
+    /// The host can be in no certificate.
+    pub fn new(server: &Server, said: &Arc<trust::Trust>, resumes: bool) -> Result<Trust, Error> {
+        let host = server.host.split('%').next().unwrap_or_default();
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            Error::usage(format!(
+                "no certificate can be for the name {host}; use an address"
+            ))
+        })?;
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS cannot be set up: {error}"))?;
-        let config = match roots {
-            None => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-                .with_no_client_auth(),
-            Some(path) => builder
-                .with_root_certificates(read_roots(path)?)
-                .with_no_client_auth(),
+        let verifier: Arc<dyn ServerCertVerifier> = match said.is_explicit() {
+            false => Arc::new(Anybody(Arc::clone(&provider))),
+            true => {
+                let provider = Arc::clone(&provider);
+                Arc::new(Verifier::new(
+                    Arc::clone(said),
+                    provider,
+                    server.to_string(),
+                ))
+            }
         };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::new(Exit::Trust, format!("TLS: {error}")))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
         Ok(Trust {
             config: Arc::new(config),
             name,
@@ -88,23 +100,6 @@ impl Identity {
     }
 }
 
-fn read_roots(path: &Path) -> Result<RootCertStore, String> {
-    let shown = path.display();
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path)
-        .map_err(|error| format!("--ca-file {shown} cannot be read: {error}"))?;
-    for certificate in certificates {
-        certificate
-            .map_err(|error| error.to_string())
-            .and_then(|it| roots.add(it).map_err(|error| error.to_string()))
-            .map_err(|error| format!("--ca-file {shown}: {error}"))?;
-    }
-    match roots.is_empty() {
-        true => Err(format!("--ca-file {shown} has no certificate in PEM form")),
-        false => Ok(roots),
-    }
-}
-
 /// Accepts any certificate.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
@@ -117,7 +112,7 @@ impl ServerCertVerifier for Anybody {
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<ServerCertVerified, rustls::Error> {
         Ok(ServerCertVerified::assertion())
     }
 
@@ -126,7 +121,7 @@ impl ServerCertVerifier for Anybody {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.0.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, algorithms)
     }
@@ -136,7 +131,7 @@ impl ServerCertVerifier for Anybody {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.0.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signed, algorithms)
     }
