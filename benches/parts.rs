@@ -88,6 +88,17 @@ mod proto {
     }
 }
 
+fn context<'a>(config: &'a Config, home: &'a Arc<Root>, now: Instant) -> Context<'a> {
+    Context {
+        config,
+        home,
+        now,
+        wall_s: 0,
+        random: 0,
+        commits_full: false,
+    }
+}
+
 /// A session as a value, logged in, with a home of its own.
 struct Talk {
     _dir: TempDir,
@@ -104,13 +115,7 @@ impl Talk {
         fs::write(dir.path().join("f"), [b'x'; 4096]).expect("a file");
         let home = Arc::new(Root::open(dir.path()).expect("its root"));
         let (config, now, mut out) = (Config::default(), Instant::now(), Vec::new());
-        let cx = Context {
-            config: &config,
-            home: &home,
-            now,
-            wall_s: 0,
-            random: 0,
-        };
+        let cx = context(&config, &home, now);
         let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 4000)), &cx, &mut out);
         let mut talk = Talk {
             _dir: dir,
@@ -128,13 +133,7 @@ impl Talk {
 
     fn say(&mut self, line: &[u8]) -> usize {
         self.out.clear();
-        let cx = Context {
-            config: &self.config,
-            home: &self.home,
-            now: self.now,
-            wall_s: 0,
-            random: 0,
-        };
+        let cx = context(&self.config, &self.home, self.now);
         self.session.receive(line, &cx, &mut self.out);
         assert!(!self.out.is_empty());
         self.out.len()
@@ -155,13 +154,7 @@ mod session {
     #[divan::bench]
     fn login(bencher: Bencher) {
         bencher.with_inputs(Talk::new).bench_local_refs(|talk| {
-            let cx = Context {
-                config: &talk.config,
-                home: &talk.home,
-                now: talk.now,
-                wall_s: 0,
-                random: 0,
-            };
+            let cx = context(&talk.config, &talk.home, talk.now);
             talk.out.clear();
             let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
             talk.session = Session::new(peer, &cx, &mut talk.out);
@@ -196,6 +189,7 @@ mod listing {
             let want = Want {
                 stat: true,
                 target: false,
+                all: false,
             };
             let mut each = |name: &[u8], meta: &Meta, target: Option<&[u8]>| {
                 out.clear();

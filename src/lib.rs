@@ -12,12 +12,12 @@
 //! | [`accounts`] | who gets in, and who may do what | verbs, sockets, threads, the files that are served |
 //! | [`server`] | the I/O shell: one mio reactor, a slab of connections, TLS, timers, background threads | verbs |
 //! | [`client`] | the blocking client behind `haul` | everything of the server |
-//! | [`bench`] | the load generator behind `haul bench`: any number of sessions on one thread | everything of the server |
+//! | [`mod@bench`] | the load generator behind `haul bench`: any number of sessions on one thread | everything of the server |
 //! | [`config`], [`logging`] | limits with their reasons; a log that cannot block | |
 //! | [`text`], [`fingerprint`] | values on command lines, for both programs | |
 //!
 //! `bin/hauld` turns arguments into a [`config::Config`] and runs a [`server::Server`]; `bin/haul`
-//! turns arguments into calls of [`client`], or of [`bench`].
+//! turns arguments into calls of [`client`], or of [`mod@bench`].
 //!
 //! # One command, from wire to wire
 //!

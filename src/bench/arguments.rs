@@ -35,7 +35,7 @@ pub struct Arguments {
     #[arg(value_enum, required_unless_present = "compare")]
     pub scenario: Option<Scenario>,
 
-    /// For `mix`: a file with lines of KIND WEIGHT [BYTES]; kinds are download, upload, noop, list
+    /// For `mix`: a file with lines of `KIND WEIGHT [BYTES]`; kinds are download, upload, noop, list
     /// and login
     #[arg(value_name = "FILE")]
     pub mix: Option<PathBuf>,

@@ -59,7 +59,7 @@ fn publishing_fails() {
         client.log_in();
         client.send(b"UPLOAD 5+ f\r\n12345PWD\r\n");
         while client.shell.pump(usize::MAX) {}
-        assert_eq!(client.codes(), []);
+        assert_eq!(client.codes(), [0_u16; 0]);
         client.shell.fail_commit(error(errno));
         assert_eq!(client.codes(), [code]);
         client.shell.settle();
@@ -94,7 +94,7 @@ fn writing_a_small_rest_fails_behind_its_bytes() {
         client
             .shell
             .end_transfer(Outcome::Failed(error(Errno::NOSPC)));
-        assert_eq!(client.codes(), []);
+        assert_eq!(client.codes(), [0_u16; 0]);
         client.shell.arrive(b"NOOP\nPWD\r\n");
         client.shell.settle();
         assert_eq!(client.codes(), [452, 257], "{form}");
@@ -151,7 +151,7 @@ fn what_goes_out_in_band_breaks_off_without_a_word() {
             client.send(format!("{command}\r\nPWD\r\n").as_bytes());
             assert_eq!(client.codes(), before, "{command}");
             client.shell.end_transfer(outcome);
-            assert_eq!(client.codes(), [], "{command}");
+            assert_eq!(client.codes(), [0_u16; 0], "{command}");
             assert!(client.shell.closed);
         }
     }
