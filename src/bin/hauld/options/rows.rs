@@ -7,8 +7,8 @@ use haul::text::duration;
 use super::Kind::{Count, List, Path, Size, Text, Time};
 use super::Place::{Both, File, Word};
 use super::values::{
-    address, count, held, host, milliseconds, path, port_range, ports, push, put, put_some, size, size_or_none,
-    up_to_255, word,
+    address, count, held, host, milliseconds, path, port_range, ports, push, put, put_some, size,
+    size_or_none, up_to_255, word,
 };
 use super::{DEFAULT_DIR, Row};
 use crate::identity;
