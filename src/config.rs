@@ -34,6 +34,9 @@ pub struct Config {
     pub umask: u32,
     /// What is on the disk when an upload is answered with 226.
     pub durability: Durability,
+    /// Where each transfer of a file is a line; it belongs to the log, the server only leaves it in
+    /// reach.
+    pub transfer_log: Option<PathBuf>,
     /// Who the process becomes, once its ports are open.
     pub run_as: Option<RunAs>,
     /// Whether the process puts all other files out of its own reach, where the kernel can.
@@ -234,6 +237,7 @@ impl Default for Config {
             tls: Tls::default(),
             umask: 0o022,
             durability: Durability::default(),
+            transfer_log: None,
             run_as: None,
             landlock: true,
             limits: Limits::default(),

@@ -2,26 +2,33 @@
 //! reads. So a thread of its own writes, behind a bounded queue; when that is full, lines are
 //! dropped and counted. What a client sent cannot forge a line: control bytes are escaped here.
 
-use std::fmt::Write;
-use std::io;
+use std::fmt::Write as _;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Record};
 use simple_logger::SimpleLogger;
 
+/// Lines with this target go to the transfer log.
+pub const TRANSFERS: &str = "haul::transfers";
 /// Lines that wait to be written.
 const QUEUE_LINES: usize = 4096;
 
 struct Queue {
     level: LevelFilter,
+    transfers: bool,
     lines: SyncSender<Message>,
 }
 
 #[derive(Debug)]
 enum Message {
     Line(Level, String),
+    Transfer(String),
     Flush(SyncSender<()>),
 }
 
@@ -31,20 +38,37 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub struct Waiting {
     level: LevelFilter,
+    transfers: Option<Transfers>,
     queue: Receiver<Message>,
 }
 
 /// Makes this the log of the process. It has no thread yet: a process gives up its rights before it
 /// has threads that could keep them, and has something to say about that.
 ///
+/// Transfers are written to the file `transfers`.
+///
 /// # Errors
-/// There is a log already.
-pub fn prepare(level: LevelFilter) -> io::Result<Waiting> {
+/// A sentence: that file cannot be written, or there is a log already.
+pub fn prepare(level: LevelFilter, transfers: Option<&Path>) -> Result<Waiting, String> {
+    let transfers = transfers.map(Transfers::open).transpose()?;
     let (lines, queue) = sync_channel(QUEUE_LINES);
-    let log = Queue { level, lines };
-    log::set_boxed_logger(Box::new(log)).map_err(io::Error::other)?;
-    log::set_max_level(level);
-    Ok(Waiting { level, queue })
+    let log = Queue {
+        level,
+        transfers: transfers.is_some(),
+        lines,
+    };
+    log::set_boxed_logger(Box::new(log)).map_err(|error| error.to_string())?;
+    // Transfers are of the highest level, so that they come through whatever else does.
+    let least = match transfers {
+        Some(_) => LevelFilter::Error,
+        None => LevelFilter::Off,
+    };
+    log::set_max_level(level.max(least));
+    Ok(Waiting {
+        level,
+        transfers,
+        queue,
+    })
 }
 
 impl Waiting {
@@ -53,16 +77,24 @@ impl Waiting {
     /// # Errors
     /// The system has no thread to give.
     pub fn start(self) -> io::Result<()> {
-        let Waiting { level, queue } = self;
+        let Waiting {
+            level,
+            mut transfers,
+            queue,
+        } = self;
         let writer = SimpleLogger::new().with_level(level).with_utc_timestamps();
         thread::Builder::new()
             .name("log".into())
-            .spawn(move || write_lines(&writer, &queue))?;
+            .spawn(move || write_lines(&writer, transfers.as_mut(), &queue))?;
         Ok(())
     }
 }
 
-fn write_lines(writer: &SimpleLogger, queue: &Receiver<Message>) {
+fn write_lines(
+    writer: &SimpleLogger,
+    mut transfers: Option<&mut Transfers>,
+    queue: &Receiver<Message>,
+) {
     let write = |level, line: &str| {
         let mut record = Record::builder();
         writer.log(
@@ -76,6 +108,11 @@ fn write_lines(writer: &SimpleLogger, queue: &Receiver<Message>) {
     while let Ok(message) = queue.recv() {
         match message {
             Message::Line(level, line) => write(level, &line),
+            Message::Transfer(line) => {
+                if let Some(Err(why)) = transfers.as_mut().map(|it| it.write(&line)) {
+                    write(Level::Error, &why);
+                }
+            }
             Message::Flush(done) => drop(done),
         }
         match DROPPED.swap(0, Ordering::Relaxed) {
@@ -85,9 +122,55 @@ fn write_lines(writer: &SimpleLogger, queue: &Receiver<Message>) {
     }
 }
 
+/// The file that transfers are written to.
+#[derive(Debug)]
+struct Transfers {
+    path: PathBuf,
+    file: File,
+}
+
+impl Transfers {
+    fn open(path: &Path) -> Result<Transfers, String> {
+        let options = || {
+            OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o640)
+                .open(path)
+        };
+        let file = options().map_err(|error| cannot_write(path, &error))?;
+        let path = path.to_path_buf();
+        Ok(Transfers { path, file })
+    }
+
+    /// A log that was moved away is begun anew. Where that is not possible, the old one is
+    /// continued.
+    fn write(&mut self, line: &str) -> Result<(), String> {
+        let here = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let (named, open) = (fs::metadata(&self.path), self.file.metadata());
+        let moved = named.map(here).ok() != open.map(here).ok();
+        let begun = match moved {
+            true => Transfers::open(&self.path).map(|new| *self = new),
+            false => Ok(()),
+        };
+        let written = self.file.write_all(format!("{line}\n").as_bytes());
+        written.map_err(|error| cannot_write(&self.path, &error))?;
+        begun
+    }
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    format!("cannot write the transfer log {}: {text}", path.display())
+}
+
 impl Log for Queue {
-    fn enabled(&self, metadata: &Metadata) -> bool {
-        metadata.level() <= self.level
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        match metadata.target() == TRANSFERS {
+            true => self.transfers,
+            false => metadata.level() <= self.level,
+        }
     }
 
     fn log(&self, record: &Record) {
@@ -96,8 +179,11 @@ impl Log for Queue {
             return;
         }
         let line = escaped(&record.args().to_string());
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Message::Line(record.level(), line))
-        {
+        let message = match record.target() == TRANSFERS {
+            true => Message::Transfer(line),
+            false => Message::Line(record.level(), line),
+        };
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(message) {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }

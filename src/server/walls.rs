@@ -135,6 +135,10 @@ pub fn confine(config: &Config) -> Result<(), RulesetError> {
         .into_iter()
         .chain(read_again(config).map(|dir| (dir, AccessFs::ReadFile | AccessFs::ReadDir)))
         .chain([(PathBuf::from(MEMINFO), AccessFs::ReadFile.into())])
+        .chain(config.transfer_log.iter().map(|log| {
+            // A log that was moved away is begun anew.
+            (dir_of(log), AccessFs::WriteFile | AccessFs::MakeReg)
+        }))
         .try_fold(
             rules,
             |rules, (dir, access): (PathBuf, BitFlags<_>)| match PathFd::new(&dir) {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::inline;
+use super::record::Record;
 use super::verbs::{self, Run};
 use super::{Action, Context, Session, Wait, Who};
 use crate::proto::line::{self, Split};
@@ -20,6 +21,7 @@ pub(super) enum Due {
         path: VirtualPath,
         reply: Reply,
         aborting: bool,
+        record: Option<Record>,
     },
     /// Of what ended behind one.
     Known(Reply),
@@ -109,14 +111,23 @@ impl Session {
     }
 
     /// The answer to the first commit that is owed one: they come in order.
-    pub(super) fn committed(&mut self, result: io::Result<()>, out: &mut Vec<Action>) {
+    pub(super) fn committed(
+        &mut self,
+        result: io::Result<()>,
+        cx: &Context,
+        out: &mut Vec<Action>,
+    ) {
         let Some(Due::Commit {
-            reply, aborting, ..
+            reply,
+            aborting,
+            record,
+            ..
         }) = self.due.pop()
         else {
             debug_assert!(false, "nobody waits for a commit");
             return;
         };
+        self.log_transfer(record, result.is_ok(), cx);
         let reply = match result {
             Ok(()) => {
                 self.totals.files_stored += 1;

@@ -6,8 +6,9 @@ use sha2::Digest;
 
 use super::due::Due;
 use super::job::{Ended, Job, Outcome, Transfer, Via};
+use super::record::Record;
 use super::transfers::{EndOfText, Running, What};
-use super::{Action, Answer, Handled, Later, Session, Turn, Wait, Who};
+use super::{Action, Answer, Context, Handled, Later, Session, Turn, Wait, Who};
 use crate::proto::addr;
 use crate::proto::reply::Reply;
 use crate::proto::upload::IMMEDIATE_BYTES_MAX;
@@ -46,7 +47,7 @@ impl Session {
         out.push(Action::Reply(reply));
     }
 
-    pub(super) fn transfer_ended(&mut self, ended: Ended, out: &mut Vec<Action>) {
+    pub(super) fn transfer_ended(&mut self, ended: Ended, cx: &Context, out: &mut Vec<Action>) {
         let running = match std::mem::replace(&mut self.wait, Wait::Command) {
             Wait::Transfer(running) => *running,
             _ => {
@@ -55,6 +56,7 @@ impl Session {
             }
         };
         let Running {
+            since,
             via,
             what,
             aborting,
@@ -69,15 +71,24 @@ impl Session {
             ended.outcome,
             ended.bytes
         );
+        let mut record = Record::of(&ended.job, ended.bytes, since);
+        let complete = matches!(ended.outcome, Outcome::Complete);
+        if !complete || matches!(what, What::Send) {
+            self.log_transfer(record.take(), complete, cx);
+        }
         let reply = match (ended.outcome, what) {
             (Outcome::Complete, What::Store { publish, sha256 }) => {
                 match self.stored(ended.job, ended.bytes, sha256, via) {
-                    Err(reply) => reply,
+                    Err(reply) => {
+                        self.log_transfer(record, false, cx);
+                        reply
+                    }
                     Ok((upload, reply)) => {
                         self.due.push(Due::Commit {
                             path: upload.path().clone(),
                             reply,
                             aborting,
+                            record,
                         });
                         return out.push(Action::Commit(Box::new(upload), publish));
                     }

@@ -12,6 +12,7 @@ use sha2::Sha256;
 
 use super::text::Text;
 use crate::proto::ascii::{FromWire, ToWire};
+use crate::storage::path::VirtualPath;
 use crate::storage::root::LARGE_BYTES;
 use crate::storage::staging::Upload;
 
@@ -65,6 +66,8 @@ impl Job {
 /// A part of a file that goes out.
 #[derive(Debug)]
 pub struct Send {
+    /// Where it was found.
+    pub path: VirtualPath,
     /// The file as it was opened: later renames and replacements do not show.
     pub file: File,
     /// Position of the next byte.

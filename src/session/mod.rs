@@ -24,6 +24,7 @@ mod inline;
 mod job;
 mod listings;
 mod login;
+mod record;
 mod refusal;
 mod security;
 mod site;
@@ -341,8 +342,8 @@ impl Session {
         match input {
             Input::PasswordChecked(answer) => self.password_checked(answer, cx, out),
             Input::Listening(address) => self.listening(address, out),
-            Input::TransferEnded(ended) => self.transfer_ended(ended, out),
-            Input::Committed(result) => self.committed(result, out),
+            Input::TransferEnded(ended) => self.transfer_ended(ended, cx, out),
+            Input::Committed(result) => self.committed(result, cx, out),
             Input::TaskDone(done) => self.task_done(done, out),
             Input::ControlEnded => self.control_ended = true,
             Input::TimedOut if self.refuses_at(cx.now) => self.refuse_now(out),
@@ -479,6 +480,7 @@ impl Session {
                 what,
             })),
             Later::Transfer { via, what } => Wait::Transfer(Box::new(Running {
+                since: self.last_command,
                 via,
                 what,
                 aborting: false,

@@ -2,6 +2,7 @@
 //! STRU, REST, ALLO), and using it for files (RETR, STOR, APPE, STOU).
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -20,6 +21,7 @@ use crate::storage::staging::{self, Publish, Upload};
 /// A transfer that is under way.
 #[derive(Debug)]
 pub(super) struct Running {
+    pub(super) since: Instant,
     pub(super) via: Via,
     pub(super) what: What,
     /// ABOR asked for its end and waits for its own reply.
@@ -259,7 +261,7 @@ pub(super) fn retr(login: &mut Login, turn: &mut Turn) -> Handled {
     login.arranged(turn)?;
     let path = login.path(turn.argument)?;
     let (file, meta) = login.home.open_file(&path)?;
-    let send = part_of(file, meta.size, login.restart, login.ascii)?;
+    let send = part_of(&path, file, meta.size, login.restart, login.ascii)?;
     let text = match login.ascii {
         true => "Opening data connection.".into_text(),
         false => format!("Opening data connection ({} bytes).", send.bytes).into_text(),
@@ -276,6 +278,7 @@ pub(super) fn retr(login: &mut Login, turn: &mut Turn) -> Handled {
 
 /// What REST leaves of a file.
 pub(super) fn part_of(
+    path: &VirtualPath,
     file: std::fs::File,
     size: u64,
     offset: u64,
@@ -288,6 +291,7 @@ pub(super) fn part_of(
         return Err(Reply::new(554, format!("The file has {size} bytes.")));
     };
     Ok(Send {
+        path: path.clone(),
         file,
         at: offset,
         bytes,

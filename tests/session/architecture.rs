@@ -16,7 +16,10 @@ const EDGES: [(&str, &[&str]); 11] = [
     // For `VirtualPath`: a home is one.
     ("accounts", &["proto", "storage", "fingerprint", "text"]),
     ("config", &["accounts"]),
-    ("session", &["proto", "storage", "accounts", "config"]),
+    (
+        "session",
+        &["proto", "storage", "accounts", "config", "logging"],
+    ),
     (
         "server",
         &[

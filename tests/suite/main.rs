@@ -23,4 +23,5 @@ mod resources;
 mod starting_and_stopping;
 mod stranger;
 mod tls;
+mod transfer_log;
 mod walls;

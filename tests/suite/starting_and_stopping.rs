@@ -115,6 +115,7 @@ fn what_cannot_be_started_is_one_sentence_and_code_2() {
         (&["--idle-timeout", "1x"], "a time is"),
         (&["--passive-address", "300.0.0.1"], "300.0.0.1"),
         (&["--tls-cert", "x"], "--tls-key"),
+        (&["--transfer-log", "/nowhere/log"], "/nowhere/log"),
         (&["--landlock", "perhaps"], "auto, off"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hauld"));
@@ -252,6 +253,11 @@ fn the_unit_says_what_was_said() {
     let unit = hauld(&[&["unit", "--socket"], &listen[..]].concat());
     assert!(unit.contains("\nListenStream=127.0.0.1:21\nListenStream=[::1]:2121\n"));
     assert!(unit.contains("\nFileDescriptorName=hauld\n"));
+    let unit = hauld(&["unit", "--transfer-log", "/var/log/hauld/transfers", "/srv"]);
+    assert!(
+        unit.contains("\nReadWritePaths=/srv /var/log/hauld\n"),
+        "{unit}"
+    );
     let unit = hauld(&["unit", "--socket", "--implicit-tls", "127.0.0.1:990"]);
     assert!(unit.contains("\nFileDescriptorName=implicit-tls\n"));
 }

@@ -97,6 +97,7 @@ fn check(config: &Config, file: Option<std::path::PathBuf>, found: &mut Findings
         }
     }
     files::readable_again(config, file, found);
+    files::transfer_log(config, found);
     if let Some(served) = served {
         served.try_out(found);
         served.homes(users.as_ref(), found);

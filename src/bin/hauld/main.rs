@@ -88,13 +88,14 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
         let _ = std::io::stdout().write_all(given.as_file().as_bytes());
         return Ok(());
     }
-    let log = haul::logging::prepare(settings.log_level).map_err(|error| error.to_string())?;
     // Files and directories are made with the permission bits that the session says.
     rustix::process::umask(rustix::fs::Mode::empty());
     let inherited = activation::inherited()
         .map_err(|error| format!("a socket that was passed on is no TCP listener: {error}"))?;
     settings.inherit(&inherited);
+    let level = settings.log_level;
     let config = settings.into_config()?;
+    let log = haul::logging::prepare(level, config.transfer_log.as_deref())?;
     make_default(&config)?;
     let (dir, password) = (config.dir.clone(), config.one_time_password.clone());
     let server = Server::start(config, inherited);

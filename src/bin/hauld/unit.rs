@@ -42,6 +42,15 @@ pub fn service(given: &Given, config: &Config, program: &Path) -> String {
         let is = |path: &&std::path::PathBuf| places.iter().any(|place| path.starts_with(place));
         used.iter().any(is)
     };
+    let log = config
+        .transfer_log
+        .as_ref()
+        .and_then(|log| std::path::absolute(log).ok());
+    let log = log.as_deref().and_then(Path::parent);
+    let written = [Some(dir.as_path()), log].into_iter().flatten();
+    let written: Vec<String> = written
+        .map(|dir| quoted(&dir.display().to_string()))
+        .collect();
     // What would hide the files in use is left out.
     let home = if below(&["/home", "/root", "/run/user"]) {
         ""
@@ -102,7 +111,7 @@ pub fn service(given: &Given, config: &Config, program: &Path) -> String {
          [Install]\n\
          WantedBy=multi-user.target\n",
         start = words.join(" "),
-        dir = quoted(&dir.display().to_string()),
+        dir = written.join(" "),
         descriptors = config.limits.sessions_max * 3 + 256,
         stop_s = config.limits.drain_timeout.as_secs() + 15,
     )

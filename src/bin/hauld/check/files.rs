@@ -12,7 +12,7 @@ use haul::config::{Config, TlsLevel};
 use haul::server;
 use haul::storage::path::VirtualPath;
 use haul::storage::root::Root;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Access, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Findings;
@@ -132,6 +132,36 @@ pub fn readable_again(config: &Config, file: Option<PathBuf>, found: &mut Findin
                 format_args!("it cannot be read again on SIGHUP: {}", short(&error)),
             ),
         }
+    }
+}
+
+/// The log of transfers, which is begun anew when it was moved away.
+pub fn transfer_log(config: &Config, found: &mut Findings) {
+    let Some(log) = &config.transfer_log else {
+        return;
+    };
+    let about = format!("transfer log {}", log.display());
+    let dir = match log.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    let writes = |path: &Path| rustix::fs::access(path, Access::WRITE_OK);
+    let own = if log.exists() {
+        writes(log)
+    } else {
+        writes(dir)
+    };
+    match (own, writes(dir)) {
+        (Ok(()), Ok(())) => found.ok(about, "it can be written"),
+        (Ok(()), Err(_)) => found.warning(
+            about,
+            "its directory cannot be written: once moved away, it is not begun anew",
+        ),
+        (Err(error), _) if config.run_as.is_none() => found.error(about, short(&error.into())),
+        (Err(_), _) => found.warning(
+            about,
+            "the user of --run-as cannot open it: once moved away, it is not begun anew",
+        ),
     }
 }
 

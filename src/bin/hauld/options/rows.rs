@@ -292,6 +292,16 @@ pub const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "transfer-log",
+        place: Both,
+        kind: Path,
+        value: "FILE",
+        default: None,
+        help: "Where each transfer of a file becomes a line of JSON; a file that was moved away is \
+               begun anew",
+        set: |it, text| put_some(&mut it.config.transfer_log, path(text)),
+    },
+    Row {
         name: "tls-handshake-timeout-s",
         place: File,
         kind: Time,
