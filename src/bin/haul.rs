@@ -53,6 +53,10 @@ struct Arguments {
     #[arg(long, global = true, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
 
+    /// Try a transfer again so often when the connection breaks, with growing waits
+    #[arg(long, global = true, value_name = "N", default_value_t = 3)]
+    retries: u32,
+
     /// Allow a password to be sent in clear to another machine
     #[arg(long, global = true)]
     insecure_plaintext: bool,
@@ -77,6 +81,7 @@ Examples:
   haul upload a.txt                     to 127.0.0.1:8080, under the same name
   haul --server me@example.org upload *.jpg photos/
   haul download reports/june.pdf .
+  haul sync --delete photos :/photos    make the remote directory like the local one
   tar c src | haul upload - src.tar
   haul download notes.txt - | less
 
@@ -116,6 +121,7 @@ fn client(arguments: &Arguments) -> Result<Client, Error> {
         quiet: arguments.quiet,
         tls: arguments.tls,
         trust: Arc::new(trust(arguments, known.or_else(KnownHosts::of_user))?),
+        retries: arguments.retries,
         insecure_plaintext: arguments.insecure_plaintext,
         password: password()?,
     };
@@ -140,8 +146,12 @@ fn context(arguments: &Arguments) -> Result<bench::Context, Error> {
 /// The server that was named, if any.
 fn server(arguments: &Arguments) -> Result<Option<Server>, Error> {
     let environment;
-    let text = match &arguments.server {
-        Some(text) => text.as_str(),
+    let in_the_path = match &arguments.command {
+        Some(Task::Client(Command::Sync(sync))) => sync.server(),
+        _ => None,
+    };
+    let text = match in_the_path.or(arguments.server.as_deref()) {
+        Some(text) => text,
         None => match std::env::var_os("HAUL_SERVER").filter(|s| !s.is_empty()) {
             Some(text) => {
                 environment = text;

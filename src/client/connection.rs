@@ -12,6 +12,8 @@ use crate::proto::line::LINE_BYTES_MAX;
 use crate::proto::reply::{NotAReply, Parser, Part, unquoted};
 
 use super::error::{Error, Exit, plain, shown};
+use super::held::Held;
+use super::keep::Keeps;
 use super::reply::{Features, Line, Reply};
 use super::server::{Server, one_line};
 use super::stream::Stream;
@@ -21,6 +23,8 @@ use super::{Settings, auth, tls};
 const REPLY_LINE_BYTES_MAX: usize = 8192;
 /// The longest reply; TREE is read line by line and has no limit.
 const REPLY_LINES_MAX: usize = 10_000;
+/// Bytes read at a time: replies of a pipelined series come together, with small files in between.
+const READ_BYTES: usize = 64 * 1024;
 /// How long a reply may take that should be there already: one behind a reset.
 const SALVAGE_TIME: Duration = Duration::from_secs(2);
 
@@ -32,7 +36,7 @@ pub struct Connection {
     peer: SocketAddr,
     timeout: Duration,
     verbose: bool,
-    held: Vec<u8>,
+    held: Held,
     parser: Parser,
     cwd: Option<Vec<u8>>,
     /// What the server can do.
@@ -43,6 +47,14 @@ pub struct Connection {
     pub epsv_refused: bool,
     /// PROT P was set.
     pub protects_data: bool,
+    /// Listings tell permission bits.
+    pub has_modes: bool,
+    /// LIST can show hidden names; `None`: not known yet.
+    pub lists_all: Option<bool>,
+    /// The digest that HASH gives was chosen.
+    pub has_hash: bool,
+    /// How it keeps times and permissions, as far as that was tried.
+    pub keeps: Keeps,
     lost: bool,
 }
 
@@ -94,13 +106,17 @@ impl Connection {
             peer,
             timeout,
             verbose,
-            held: Vec::new(),
+            held: Held::default(),
             parser: Parser::default(),
             cwd: None,
             features: Features::default(),
             is_binary: false,
             epsv_refused: false,
             protects_data: false,
+            has_modes: false,
+            lists_all: None,
+            has_hash: false,
+            keeps: Keeps::default(),
             lost: false,
         })
     }
@@ -165,6 +181,11 @@ impl Connection {
                 data.agreed().unwrap_or_default()
             ));
         }
+    }
+
+    /// Changes the longest wait, for what takes the server longer; gives the one before.
+    pub fn set_timeout(&mut self, timeout: Duration) -> Duration {
+        std::mem::replace(&mut self.timeout, timeout)
     }
 
     /// Marks the connection as unusable: the position in the stream is lost, or it is closed.
@@ -354,10 +375,11 @@ impl Connection {
     fn read_line(&mut self, deadline: Instant) -> Result<Vec<u8>, Error> {
         let mut searched = 0;
         loop {
-            if let Some(at) = memchr::memchr(b'\n', &self.held[searched..]) {
+            let held = self.held.as_slice();
+            if let Some(at) = memchr::memchr(b'\n', &held[searched..]) {
                 let end = searched + at;
-                let mut line: Vec<u8> = self.held.drain(..=end).collect();
-                line.pop();
+                let mut line = held[..end].to_vec();
+                self.held.consume(end + 1);
                 if line.last() == Some(&b'\r') {
                     line.pop();
                 }
@@ -369,7 +391,7 @@ impl Connection {
                 }
                 return Ok(line);
             }
-            searched = self.held.len();
+            searched = held.len();
             if searched > REPLY_LINE_BYTES_MAX {
                 return Err(self.nonsense("a reply line that never ends"));
             }
@@ -379,18 +401,17 @@ impl Connection {
 
     /// Reads once; afterwards there is at least one more byte in `held`.
     fn fill(&mut self, deadline: Instant) -> Result<(), Error> {
-        let mut chunk = [0u8; 4096];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 self.give_up();
                 return Err(self.stalled("did not answer"));
             }
-            let read = self
-                .stream
+            let (stream, held) = (&mut self.stream, &mut self.held);
+            let read = stream
                 .socket()
                 .set_read_timeout(Some(left))
-                .and_then(|()| self.stream.read(&mut chunk));
+                .and_then(|()| held.fill(READ_BYTES, |window| stream.read(window)));
             let read = match read {
                 // Replies say themselves where they end.
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
@@ -401,10 +422,7 @@ impl Connection {
                     self.give_up();
                     return Err(Error::broken("the server closed the connection"));
                 }
-                Ok(n) => {
-                    self.held.extend_from_slice(&chunk[..n]);
-                    return Ok(());
-                }
+                Ok(_) => return Ok(()),
                 Err(e) if timed_out(&e) || e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     self.give_up();
@@ -425,11 +443,34 @@ impl Connection {
 
     /// Takes up to `max` bytes that were read together with a reply: the beginning of a body.
     pub fn take_held(&mut self, max: u64) -> Vec<u8> {
-        let n = self
-            .held
-            .len()
-            .min(usize::try_from(max).unwrap_or(usize::MAX));
-        self.held.drain(..n).collect()
+        let held = self.held.as_slice();
+        let n = held.len().min(usize::try_from(max).unwrap_or(usize::MAX));
+        let taken = held[..n].to_vec();
+        self.held.consume(n);
+        taken
+    }
+
+    /// Sends some of `rest`; for whoever reads replies while it sends. It waits as long as
+    /// [`Connection::set_patience`] says.
+    ///
+    /// # Errors
+    /// Those of the socket; then nothing was sent, but some may have been taken.
+    pub fn push(&mut self, rest: &mut &[u8]) -> io::Result<()> {
+        self.stream.push(rest)
+    }
+
+    /// Whether nothing that was pushed waits to be sent.
+    pub fn is_flushed(&self) -> bool {
+        self.stream.is_flushed()
+    }
+
+    /// How long a write may wait.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn set_patience(&mut self, patience: Duration) -> Result<(), Error> {
+        let set = self.stream.socket().set_write_timeout(Some(patience));
+        set.map_err(|e| Error::broken(plain(&e)))
     }
 
     /// Whether a reply, or the end of the connection, has arrived. It never waits.

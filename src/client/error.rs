@@ -108,6 +108,16 @@ impl Error {
         }
     }
 
+    /// The same error once more, for another file that it concerns.
+    #[must_use]
+    pub fn again(&self) -> Error {
+        Error {
+            exit: self.exit,
+            code: self.code,
+            text: self.text.clone(),
+        }
+    }
+
     /// The same with what was being tried in front of it.
     #[must_use]
     pub fn about(mut self, what: impl fmt::Display) -> Error {

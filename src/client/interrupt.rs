@@ -1,45 +1,46 @@
-//! What a signal must not leave behind: the temporary file of a download.
+//! What a signal must not leave behind: the temporary files of downloads.
 //!
-//! A thread of its own waits for the signals that end a program. It removes the file and lets the
+//! A thread of its own waits for the signals that end a program. It removes the files and lets the
 //! signal end the program as it would have done anyway, so the caller sees how it ended.
 
-use std::fs::{self, File};
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// The one temporary file there is.
-static TEMPORARY: Mutex<Option<PathBuf>> = Mutex::new(None);
+use super::dir::Dir;
 
-fn temporary() -> MutexGuard<'static, Option<PathBuf>> {
+/// The temporary files there are: one per connection, so a list is short.
+static TEMPORARY: Mutex<Vec<(Dir, OsString)>> = Mutex::new(Vec::new());
+
+fn temporary() -> MutexGuard<'static, Vec<(Dir, OsString)>> {
     TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the file `path` by `open`, and removes it if a signal ends the program before [`remove`].
+/// Makes the file `name` by `open`, and removes it if a signal ends the program before [`forget`].
 ///
 /// # Errors
 /// Those of `open`.
-pub fn create(path: &Path, open: impl FnOnce() -> io::Result<File>) -> io::Result<File> {
+pub fn create<T>(dir: &Dir, name: &OsStr, open: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     static WATCH: Once = Once::new();
     WATCH.call_once(watch);
     // A signal waits for this lock, so there is no file that it would not know.
     let mut temporary = temporary();
     let file = open()?;
-    *temporary = Some(path.to_owned());
+    temporary.push((dir.clone(), name.to_owned()));
     Ok(file)
 }
 
-/// Removes a temporary file, or forgets it if it has its name by now.
-pub fn remove(path: &Path) {
-    let mut temporary = temporary();
-    let _ = fs::remove_file(path);
-    if temporary.as_deref() == Some(path) {
-        *temporary = None;
-    }
+/// The file has its name by now, is removed, or is to stay.
+pub fn forget(dir: &Dir, name: &OsStr) {
+    let fd = dir.as_fd().as_raw_fd();
+    temporary().retain(|(of, it)| of.as_fd().as_raw_fd() != fd || it != name);
 }
 
 /// Without it (no thread, no signals) a download still works.
@@ -53,8 +54,8 @@ fn watch() {
     let wait = move || {
         for signal in signals.forever() {
             let temporary = temporary();
-            if let Some(path) = &*temporary {
-                let _ = fs::remove_file(path);
+            for (dir, name) in &*temporary {
+                let _ = dir.remove_file(name);
             }
             // The lock is held to the end: nothing is made any more.
             let _ = emulate_default_handler(signal);

@@ -1,7 +1,7 @@
 //! What is on the server: MLSD, MLST and TREE where it has them, otherwise LIST, SIZE and CWD.
 //!
-//! Everything streams: entries are handed on as they come. Which names may be used locally is
-//! decided elsewhere; here they only have to be single components.
+//! Everything streams: entries are handed on as they come, with names that nobody has looked at:
+//! which may be used is decided elsewhere.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -38,7 +38,7 @@ pub fn list(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<
         return lines_of(c, "MLSD", path, &mut |line| match parse_entry(line)
             .or_else(|| parse_list_line(line, now_s))
         {
-            Some(mut entry) if entry.kind.is_some() && is_plain_name(&entry.name) => {
+            Some(mut entry) if entry.kind.is_some() => {
                 // pure-ftpd says "slink:" without a target.
                 entry.target = entry.target.filter(|target| !target.is_empty());
                 take(entry)
@@ -59,17 +59,58 @@ pub fn list(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<
     listed
 }
 
+/// The working directory by LIST. Many servers hide names with a dot in front unless they are asked
+/// with `-a`; others take that for a name, and refuse or list nothing.
 fn list_here(c: &mut Connection, take: &mut Take) -> Result<(), Error> {
+    if c.lists_all != Some(false) {
+        let (mut lines, mut shows_all) = (0, false);
+        let listed = list_with(c, Some(b"-a"), &mut lines, &mut shows_all, take);
+        match listed {
+            Ok(()) if lines > 0 => {
+                c.lists_all = shows_all.then_some(true).or(c.lists_all);
+                return Ok(());
+            }
+            Err(error) if error.code.is_none() || c.is_lost() || lines > 0 => return Err(error),
+            _ => c.lists_all = Some(false),
+        }
+    }
+    list_with(c, None, &mut 0, &mut false, take)
+}
+
+/// LIST with these options. Whether the directory itself is in it tells whether hidden names are.
+fn list_with(
+    c: &mut Connection,
+    options: Option<&[u8]>,
+    lines: &mut u64,
+    shows_all: &mut bool,
+    take: &mut Take,
+) -> Result<(), Error> {
     let now_s = now_s();
-    lines_of(
-        c,
-        "LIST",
-        None,
-        &mut |line| match parse_list_line(line, now_s) {
-            Some(entry) if is_plain_name(&entry.name) => take(entry),
-            _ => Ok(()),
-        },
-    )
+    lines_of(c, "LIST", options, &mut |line| {
+        *lines += 1;
+        let Some(entry) = parse_list_line(line, now_s) else {
+            return Ok(());
+        };
+        match &*entry.name {
+            b"." => *shows_all = true,
+            b".." => {}
+            _ => return take(entry),
+        }
+        Ok(())
+    })
+}
+
+/// Asks for permission bits in what follows, where the server can tell them and does not unasked.
+///
+/// # Errors
+/// The connection broke.
+pub fn tell_modes(c: &mut Connection) -> Result<(), Error> {
+    if c.features.mlst_modes && !c.has_modes {
+        // Refusal is fine.
+        c.command("OPTS", Some(b"MLST type;size;modify;unix.mode;"))?;
+        c.has_modes = true;
+    }
+    Ok(())
 }
 
 fn now_s() -> i64 {
@@ -132,15 +173,11 @@ pub fn stat(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
             return Ok(None);
         }
         let reply = reply.success()?;
-        let middle = reply.lines.get(1).filter(|_| reply.lines.len() >= 3);
-        let entry = middle.and_then(|line| parse_entry(line.strip_prefix(b" ").unwrap_or(line)));
-        let Some(mut entry) = entry else {
+        let Some(mut entry) = entry_in(&reply) else {
             return Err(Error::broken(format!(
                 "cannot read the reply to MLST: {reply}"
             )));
         };
-        // "The directory itself" (cdir) is what a stat of "." or of the working directory gives.
-        entry.kind = entry.kind.or(Some(Kind::Dir));
         entry.name = path.to_vec();
         entry.target = entry.target.map(|target| c.name_in_reply(&target));
         return Ok(Some(entry));
@@ -169,6 +206,15 @@ pub fn stat(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
         NOTHING_THERE => Ok(None),
         _ => Err(Error::refused(&reply)),
     }
+}
+
+/// The entry in a successful reply to MLST.
+pub fn entry_in(reply: &Reply) -> Option<Listed> {
+    let middle = reply.lines.get(1).filter(|_| reply.lines.len() >= 3)?;
+    let mut entry = parse_entry(middle.strip_prefix(b" ").unwrap_or(middle))?;
+    // "The directory itself" (cdir) is what a stat of "." or of the working directory gives.
+    entry.kind = entry.kind.or(Some(Kind::Dir));
+    Some(entry)
 }
 
 /// Whether the server lets the session into `path`. The working directory is the same afterwards.
@@ -206,19 +252,28 @@ pub fn exists(c: &mut Connection, path: &[u8]) -> Result<bool, Error> {
     stat(c, path).map(|entry| entry.is_some())
 }
 
+/// What a walk did not show.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// So many entries, somewhere.
+    pub left_out: u64,
+    /// Directories that the server did not list.
+    pub dirs: Vec<Vec<u8>>,
+}
+
 /// Everything below a directory, each directory before what is in it; names are paths relative to
-/// it. Links are not followed. Returns how many entries the server left out.
+/// it. Links are not followed.
 ///
 /// # Errors
 /// The server refuses, the transfer breaks, or `take` fails.
-pub fn tree(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<u64, Error> {
+pub fn tree(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<Missed, Error> {
     match c.features.tree {
         true => tree_inline(c, path, take),
         false => walk(c, path, take),
     }
 }
 
-fn tree_inline(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<u64, Error> {
+fn tree_inline(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<Missed, Error> {
     c.send("TREE", path)?;
     let mut is_first = true;
     loop {
@@ -241,7 +296,10 @@ fn tree_inline(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Resu
                 if code == 421 {
                     c.give_up();
                 }
-                return Ok(left_out(reply.success()?.text()));
+                return Ok(Missed {
+                    left_out: left_out(reply.success()?.text()),
+                    dirs: Vec::new(),
+                });
             }
         }
     }
@@ -257,12 +315,12 @@ fn left_out(text: &[u8]) -> u64 {
         .unwrap_or(0)
 }
 
-/// Directory by directory. A directory that cannot be read counts as left out.
-fn walk(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<u64, Error> {
+/// Directory by directory; nothing that is no plain name is looked into.
+fn walk(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<Missed, Error> {
     let memory_of = |path: &Vec<u8>| size_of::<Vec<u8>>() + path.len();
     let mut pending: Vec<Vec<u8>> = vec![Vec::new()];
     let mut pending_bytes = memory_of(&pending[0]);
-    let mut left_out = 0;
+    let mut missed = Missed::default();
     while let Some(relative) = pending.pop() {
         pending_bytes -= memory_of(&relative);
         let whole = match path {
@@ -274,8 +332,9 @@ fn walk(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<u64,
             c,
             Some(&whole).filter(|p| !p.is_empty()).map(|p| &**p),
             &mut |mut entry| {
+                let is_plain = is_plain_name(&entry.name);
                 entry.name = joined(&relative, &entry.name);
-                if entry.kind == Some(Kind::Dir) {
+                if entry.kind == Some(Kind::Dir) && is_plain {
                     pending_bytes += memory_of(&entry.name);
                     if entry.name.len() > WALK_PATH_BYTES_MAX {
                         return Err(Error::broken("the tree of this server never ends"));
@@ -296,12 +355,12 @@ fn walk(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<u64,
             Err(e)
                 if e.code.is_some() && !c.is_lost() && !local_failure && !relative.is_empty() =>
             {
-                left_out += 1;
+                missed.dirs.push(relative);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(left_out)
+    Ok(missed)
 }
 
 #[cfg(test)]

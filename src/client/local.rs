@@ -1,25 +1,23 @@
-//! Files of this machine: downloads under a temporary name until they are whole, and the names that
-//! copies get.
+//! Files of this machine: what uploads read, and the names that copies get.
 //!
-//! A name from a server never leads out of the directory that the user chose: only a single, plain
-//! component is taken from it.
+//! A name from a server never leads out of the directory that the user chose: only plain components
+//! are taken from it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
+
+use rustix::fs::OFlags;
 
 use crate::proto::upload::UploadFacts;
 
-use super::error::{Error, Exit};
-use super::interrupt;
-
-/// The longest name that file systems take.
-const NAME_BYTES_MAX: usize = 255;
+use super::error::Error;
+use super::incoming::temporary_name;
 
 /// The last component of a path, if it can be the name of a copy.
 pub fn last_component(path: &[u8]) -> Option<&[u8]> {
@@ -63,6 +61,16 @@ pub struct Source {
     pub facts: UploadFacts,
 }
 
+impl Source {
+    /// Back to its beginning.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn rewind(&mut self) -> Result<(), Error> {
+        self.file.rewind().map_err(|e| Error::local(&e))
+    }
+}
+
 /// Looks whether [`source`] will do, without disturbing a pipe: whoever writes into one dies when
 /// its only reader goes away.
 ///
@@ -71,7 +79,7 @@ pub struct Source {
 pub fn check_source(path: &Path) -> Result<(), Error> {
     let meta = fs::metadata(path).map_err(|e| Error::local(&e))?;
     match meta.is_file() {
-        true => source(path).map(drop),
+        true => source(path, true).map(drop),
         false => no_directory(&meta),
     }
 }
@@ -79,7 +87,7 @@ pub fn check_source(path: &Path) -> Result<(), Error> {
 fn no_directory(meta: &fs::Metadata) -> Result<(), Error> {
     match meta.is_dir() {
         true => Err(Error::usage(
-            "it is a directory, and uploading directories is not built yet; name the files in it",
+            "it is a directory; -r sends it with all that is in it",
         )),
         false => Ok(()),
     }
@@ -88,10 +96,15 @@ fn no_directory(meta: &fs::Metadata) -> Result<(), Error> {
 /// Opens a file to be uploaded.
 ///
 /// # Errors
-/// It cannot be read, or is a directory.
-pub fn source(path: &Path) -> Result<Source, Error> {
+/// It cannot be read, is a directory, or is a link that is not to be followed.
+pub fn source(path: &Path, follows: bool) -> Result<Source, Error> {
     let open = || {
-        let file = File::open(path)?;
+        let mut options = OpenOptions::new();
+        if !follows {
+            // Nor does it wait for whoever has the other end of a pipe that was a file before.
+            options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+        }
+        let file = options.read(true).open(path)?;
         let meta = file.metadata()?;
         Ok((file, meta))
     };
@@ -119,162 +132,16 @@ pub fn source(path: &Path) -> Result<Source, Error> {
     })
 }
 
-/// A download that is not whole yet. Dropped without [`Incoming::publish`], it leaves nothing, nor
-/// does it when a signal ends the program.
-pub struct Incoming {
-    file: File,
-    temporary: PathBuf,
-    path: PathBuf,
-    replaces: bool,
-}
-
-impl Incoming {
-    /// Begins a file that will be `path`; with `replaces` it may take the place of a regular file.
-    ///
-    /// # Errors
-    /// The name is taken, or the directory cannot be written.
-    pub fn create(path: &Path, replaces: bool) -> Result<Incoming, Error> {
-        match fs::symlink_metadata(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::local(&e)),
-            Ok(meta) if meta.is_dir() => {
-                return Err(Error::new(
-                    Exit::Local,
-                    "a directory of that name is in the way",
-                ));
-            }
-            Ok(_) if !replaces => return Err(taken()),
-            Ok(meta) if meta.is_file() || meta.is_symlink() => {}
-            Ok(_) => {
-                return Err(Error::new(
-                    Exit::Local,
-                    "it is a device or a pipe; write to standard output (-) and redirect it",
-                ));
-            }
-        }
-        let name = path.file_name().unwrap_or_default().as_bytes();
-        loop {
-            let temporary = path.with_file_name(temporary_name(name));
-            // create_new is O_CREAT|O_EXCL, which follows no link either.
-            let open = || {
-                let mut options = OpenOptions::new();
-                options.write(true).create_new(true).mode(0o600);
-                options.open(&temporary)
-            };
-            match interrupt::create(&temporary, open) {
-                Ok(file) => {
-                    return Ok(Incoming {
-                        file,
-                        temporary,
-                        path: path.to_owned(),
-                        replaces,
-                    });
-                }
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => {
-                    return Err(Error::local(&e).about("cannot create a file there"));
-                }
-            }
-        }
-    }
-
-    /// Gives the file its time, its permissions and its name, in this order.
-    ///
-    /// # Errors
-    /// Somebody else has taken the name, or the file system refuses.
-    pub fn publish(self, modify_s: Option<i64>) -> Result<(), Error> {
-        let old = fs::symlink_metadata(&self.path).ok();
-        let mode = match old.filter(|meta| self.replaces && meta.is_file()) {
-            Some(meta) => meta.permissions().mode() & 0o777,
-            None => 0o666 & !umask(),
-        };
-        let finish = || -> io::Result<()> {
-            self.file
-                .set_permissions(fs::Permissions::from_mode(mode))?;
-            if let Some(time) = modify_s.and_then(moment) {
-                self.file.set_modified(time)?;
-            }
-            match self.replaces {
-                true => fs::rename(&self.temporary, &self.path),
-                false => rename_to_free(&self.temporary, &self.path),
-            }
-        };
-        match finish() {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(taken()),
-            Err(e) => Err(Error::local(&e)),
-        }
-    }
-}
-
-impl Write for Incoming {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        // Behind a rename there is nothing of that name any more.
-        interrupt::remove(&self.temporary);
-    }
-}
-
-fn taken() -> Error {
-    Error::new(
-        Exit::Local,
-        "a local file of that name exists already; --force replaces it",
-    )
-}
-
-/// `.NAME.haul-part-1a2b3c4d`, shortened where NAME leaves no room for the rest.
-fn temporary_name(name: &[u8]) -> OsString {
-    let suffix = format!(".haul-part-{:08x}", RandomState::new().hash_one(0) as u32);
-    let room = NAME_BYTES_MAX - 1 - suffix.len();
-    let mut bytes = vec![b'.'];
-    bytes.extend_from_slice(&name[..name.len().min(room)]);
-    bytes.extend_from_slice(suffix.as_bytes());
-    OsString::from_vec(bytes)
-}
-
-fn moment(seconds: i64) -> Option<SystemTime> {
-    UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
-}
-
-fn umask() -> u32 {
-    // It can only be read by setting it. No other thread makes files.
-    let mask = rustix::process::umask(rustix::fs::Mode::empty());
-    rustix::process::umask(mask);
-    #[allow(clippy::useless_conversion, reason = "it is 16 bits on macOS")]
-    u32::from(mask.bits())
-}
-
-/// Renames, unless the new name is taken, in one step.
-fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
-    {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
-        use rustix::io::Errno;
-        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
-            done => return Ok(done?),
-        }
-    }
-    fs::hard_link(from, to)?;
-    fs::remove_file(from)
-}
-
 /// Copies `source` to a file without a name and returns it, rewound, with its length.
 ///
 /// # Errors
 /// Reading or writing fails.
 pub fn spooled(source: &mut dyn Read) -> Result<(File, u64), Error> {
     let mut spool = || {
-        let path = std::env::temp_dir().join(temporary_name(b"stdin"));
+        let path = std::env::temp_dir().join(temporary_name(
+            b"stdin",
+            &format!("{:016x}", RandomState::new().hash_one(0)),
+        ));
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -292,6 +159,7 @@ pub fn spooled(source: &mut dyn Read) -> Result<(File, u64), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::error::Exit;
 
     #[test]
     fn names_of_copies() {
@@ -310,77 +178,15 @@ mod tests {
         assert_eq!(joined(b"", b"a"), b"a");
     }
 
-    fn write(path: &Path, replaces: bool, content: &[u8]) -> Result<(), Error> {
-        let mut incoming = Incoming::create(path, replaces)?;
-        incoming.write_all(content).unwrap();
-        incoming.publish(Some(1_769_860_800))
-    }
-
-    #[test]
-    fn a_download_appears_whole_or_not_at_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        let mut incoming = Incoming::create(&path, false).unwrap();
-        incoming.write_all(b"half").unwrap();
-        assert!(!path.exists());
-        drop(incoming);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        write(&path, false, b"whole").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"whole");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        let time = fs::metadata(&path).unwrap().modified().unwrap();
-        assert_eq!(Some(time), moment(1_769_860_800));
-    }
-
-    #[test]
-    fn l16_nothing_is_overwritten_without_force() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        let late = Incoming::create(&path, false).unwrap();
-        fs::write(&path, "old").unwrap();
-        assert_eq!(late.publish(None).unwrap_err().exit, Exit::Local);
-        assert_eq!(write(&path, false, b"new").unwrap_err().exit, Exit::Local);
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        write(&path, true, b"new").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn l07_a_planted_link_is_replaced_and_not_written_through() {
-        let dir = tempfile::tempdir().unwrap();
-        let (outside, path) = (dir.path().join("outside"), dir.path().join("a"));
-        fs::write(&outside, "kept").unwrap();
-        std::os::unix::fs::symlink(&outside, &path).unwrap();
-        assert!(write(&path, false, b"new").is_err());
-        write(&path, true, b"new").unwrap();
-        assert_eq!(fs::read(&outside).unwrap(), b"kept");
-        assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
-        assert_eq!(
-            Incoming::create(dir.path(), true).err().unwrap().exit,
-            Exit::Local
-        );
-    }
-
-    #[test]
-    fn temporary_names_fit() {
-        assert!(temporary_name(&[b'x'; 255]).len() <= NAME_BYTES_MAX);
-        assert!(
-            temporary_name(b"a")
-                .as_bytes()
-                .starts_with(b".a.haul-part-")
-        );
-    }
-
     #[test]
     fn sources() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(source(dir.path()).err().unwrap().exit, Exit::Usage);
-        let missing = source(&dir.path().join("none"));
+        assert_eq!(source(dir.path(), true).err().unwrap().exit, Exit::Usage);
+        let missing = source(&dir.path().join("none"), true);
         assert_eq!(missing.err().unwrap().exit, Exit::Local);
         let path = dir.path().join("a");
         fs::write(&path, "12345").unwrap();
-        let found = source(&path).ok().unwrap();
+        let found = source(&path, false).ok().unwrap();
         assert_eq!(found.bytes_min, 5);
         assert!(found.facts.modify_s.is_some() && found.facts.mode.is_some());
         let (mut file, bytes) = spooled(&mut &b"abc"[..]).unwrap();

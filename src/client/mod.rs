@@ -4,34 +4,58 @@
 //! [`connection`] the control connection and [`reply`] what comes back on it; [`auth`] when it goes
 //! inside TLS, which is [`tls`], [`trust`] with which servers, and [`known_hosts`] what is remembered
 //! of them; [`data`] the second connection, where it must be, and [`stream`] what both are;
-//! [`transfer`] one file in either direction; [`listing`]
-//! directories; [`local`] the files of this machine and [`interrupt`] what signals do to them;
-//! [`progress`] the bar; [`commands`] what the
-//! user can ask for and [`show`] the listings for people; [`prompt`] the same line by line.
+//! [`transfer`] one file in either direction, [`resume`] a large one that broke off, [`pipeline`] many
+//! small ones; [`digest`] and [`keep`] what is compared and kept of them; [`listing`] directories;
+//! [`local`] the files of this machine, [`dir`] and [`incoming`] where downloads go, and
+//! [`interrupt`] what signals do to them; [`scan`], [`filter`] and [`compare`] whole trees, [`plan`]
+//! what is to be moved, [`work`] with [`send`] and [`fetch`] who moves it, and [`remote`] the
+//! directories there; [`report`] what is told of it and [`progress`] the bars; [`commands`],
+//! [`upload`], [`download`] and [`sync`] what the user can ask for and [`show`] the listings for people;
+//! [`prompt`] the same line by line.
 //!
 //! It knows the wire format (`proto`) and nothing of how `hauld` works inside. It has no
-//! event loop and one thread (another one waits for signals): each wait is one blocking call with a
-//! timeout. It believes a server nothing
+//! event loop; threads are for parallel connections, and one waits for signals: each wait is one
+//! blocking call with a timeout. It believes a server nothing
 //! that it can check, and it prints nothing of what a server says without escaping it.
 
 pub mod auth;
 pub mod commands;
+pub mod compare;
 pub mod connection;
 pub mod data;
+pub mod digest;
+pub mod dir;
+pub mod download;
 pub mod error;
+pub mod fetch;
+pub mod filter;
+pub mod held;
+pub mod incoming;
 pub mod interrupt;
+pub mod keep;
 pub mod known_hosts;
 pub mod listing;
 pub mod local;
+pub mod options;
+pub mod pipeline;
+pub mod plan;
 pub mod progress;
 pub mod prompt;
+pub mod remote;
 pub mod reply;
+pub mod report;
+pub mod resume;
+pub mod scan;
+pub mod send;
 pub mod server;
 pub mod show;
 pub mod stream;
+pub mod sync;
 pub mod tls;
 pub mod transfer;
 pub mod trust;
+pub mod upload;
+pub mod work;
 
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
@@ -59,6 +83,8 @@ pub struct Settings {
     pub tls: tls::Level,
     /// Which certificates are good enough.
     pub trust: Arc<Trust>,
+    /// How often in a row a transfer is tried again when the connection breaks.
+    pub retries: u32,
     /// A password may cross a network in clear.
     pub insecure_plaintext: bool,
     /// From the environment; the URL's comes first.
@@ -102,6 +128,11 @@ impl Client {
         self.settings.quiet
     }
 
+    /// How often in a row a transfer is tried again.
+    pub fn retries(&self) -> u32 {
+        self.settings.retries
+    }
+
     /// The connection, logged in; made anew if it was lost.
     ///
     /// # Errors
@@ -128,6 +159,28 @@ impl Client {
     /// The connection if there is one and it can be used.
     pub fn is_connected(&self) -> bool {
         self.connection.as_ref().is_some_and(|c| !c.is_lost())
+    }
+
+    /// Another connection to the same server as the same user, not made yet.
+    pub fn sibling(&self) -> Client {
+        Client {
+            server: self.server.clone(),
+            settings: self.settings.clone(),
+            connection: None,
+            asked: self.asked.clone(),
+            directory: self.directory.clone(),
+            is_prompt: self.is_prompt,
+        }
+    }
+
+    /// Lets go of a connection that broke; the next one is made without a word.
+    pub fn hang_up(&mut self) {
+        self.connection = self.connection.take().filter(|c| !c.is_lost());
+    }
+
+    /// The server, for messages.
+    pub fn server(&self) -> &Server {
+        &self.server
     }
 
     /// Remembers the working directory for a reconnection.

@@ -21,6 +21,8 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 const HELP: &str = "\
 upload [FILE... [REMOTE]]     send files; asks for the name without one (also: put)
 download [FILE... [LOCAL]]    bring files; --force replaces local ones (also: get)
+                              both with -r: directories with all that is in them
+sync DIR :DIR, sync :DIR DIR  make the second like the first; : marks the remote one
 ls [-l] [DIR]                 list a directory
 tree [DIR]                    list everything below a directory
 cd [DIR], pwd                 change, show the remote directory

@@ -97,6 +97,14 @@ pub struct Features {
     pub mfmt: bool,
     /// UTF8.
     pub utf8: bool,
+    /// PARTIAL: uploads that broke off can be continued.
+    pub partial: bool,
+    /// REST with RETR and STOR.
+    pub rest: bool,
+    /// MLST can tell permission bits, though perhaps not unasked.
+    pub mlst_modes: bool,
+    /// The verbs that give digests, in the words of FEAT.
+    pub digests: Vec<String>,
 }
 
 /// The facts that UPLOAD takes.
@@ -106,6 +114,8 @@ pub struct UploadFeature {
     pub modify: bool,
     /// Permission bits.
     pub mode: bool,
+    /// The digest that the content must have.
+    pub sha256: bool,
 }
 
 impl Features {
@@ -124,11 +134,24 @@ impl Features {
                     features.upload = Some(UploadFeature {
                         modify: has(b"modify"),
                         mode: has(b"unix.mode"),
+                        sha256: has(b"sha256"),
                     });
                 }
                 b"download" => features.download = true,
                 b"tree" => features.tree = true,
-                b"mlst" => features.mlst = true,
+                b"partial" => features.partial = true,
+                b"rest" => features.rest = rest == b"stream",
+                b"mlst" => {
+                    features.mlst = true;
+                    let facts = &mut rest.split(|&b| b == b';');
+                    features.mlst_modes =
+                        facts.any(|f| f.strip_suffix(b"*").unwrap_or(f) == b"unix.mode");
+                }
+                b"hash" | b"xsha256" | b"xmd5" | b"xcrc" => {
+                    features
+                        .digests
+                        .push(String::from_utf8_lossy(&line).into_owned());
+                }
                 b"size" => features.size = true,
                 b"mdtm" => features.mdtm = true,
                 b"mfmt" => features.mfmt = true,
@@ -154,6 +177,7 @@ mod tests {
         let facts = UploadFeature {
             modify: true,
             mode: true,
+            sha256: true,
         };
         assert_eq!(own.upload, Some(facts));
         assert!(own.download && own.tree && own.mlst && own.mdtm && !own.size);

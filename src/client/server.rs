@@ -154,7 +154,11 @@ fn host_and_port(address: &str, default: u16) -> Result<(String, u16), Error> {
     }
 }
 
-fn percent_decoded(text: &str) -> Result<Vec<u8>, Error> {
+/// `%20` and the like.
+///
+/// # Errors
+/// A percent sign that is none of these.
+pub fn percent_decoded(text: &str) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

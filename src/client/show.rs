@@ -9,6 +9,7 @@ use crate::proto::facts::{Kind, Listed};
 use crate::proto::time::text_14;
 
 use super::error::{Error, Exit, shown};
+use super::local::is_plain_name;
 use super::{Client, listing};
 
 /// Listings up to this many bytes of memory are sorted; longer ones come as the server sends them.
@@ -59,6 +60,9 @@ pub fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, 
             .map_err(|e| Error::local(&e).about("standard output"))
     };
     let listed = listing::list(c, path, &mut |entry| {
+        if !is_plain_name(&entry.name) {
+            return Ok(());
+        }
         held_bytes += size_of::<Listed>() + entry.name.len();
         held_bytes += entry.target.as_ref().map_or(0, Vec::len);
         if held_bytes <= SORTED_BYTES_MAX {
@@ -126,7 +130,10 @@ fn calendar_text(seconds: i64) -> String {
 pub fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
     let what = || format!("cannot list {}", path.map_or("the tree".into(), shown));
     let mut out = BufWriter::new(stdout().lock());
-    let left_out = listing::tree(client.ready()?, path, &mut |entry| {
+    let missed = listing::tree(client.ready()?, path, &mut |entry| {
+        if !entry.name.split(|&b| b == b'/').all(is_plain_name) {
+            return Ok(());
+        }
         let mut line = printable(&entry.name);
         if entry.kind == Some(Kind::Dir) {
             line.push(b'/');
@@ -141,7 +148,8 @@ pub fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
     });
     out.flush()
         .map_err(|e| Error::local(&e).about("standard output"))?;
-    match left_out.map_err(|e| e.about(what()))? {
+    let missed = missed.map_err(|e| e.about(what()))?;
+    match missed.left_out + missed.dirs.len() as u64 {
         0 => Ok(Exit::Done),
         n => Err(Error::new(
             Exit::SomeFailed,

@@ -13,13 +13,11 @@ use crate::proto::upload::{IMMEDIATE_BYTES_MAX, UploadFacts, first_word};
 use super::connection::Connection;
 use super::data::{self, Sent};
 use super::error::{Error, Exit, plain};
+use super::keep;
 use super::local::spooled;
-use super::progress::Progress;
+use super::progress::{CHUNK_BYTES, Progress};
 use super::reply::Reply;
 use super::stream::Stream;
-
-/// Bytes moved at a time.
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What a download brought, beside the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,26 +28,74 @@ pub struct Downloaded {
     pub modify_s: Option<i64>,
 }
 
-/// Brings the remote file `path` to `sink`.
+/// The rest of a file of which something is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// How much is there.
+    pub from: u64,
+    /// How long all of it is.
+    pub of: u64,
+}
+
+impl Rest {
+    /// Whether a transfer that brings `bytes` more makes it whole.
+    fn check(self, bytes: u64) -> Result<(), Error> {
+        match self.from.checked_add(bytes) == Some(self.of) {
+            true => Ok(()),
+            false => Err(Error::new(
+                Exit::Differ,
+                format!(
+                    "the file has changed on the server: {bytes} bytes would follow the {} that \
+                     are there, and {} were expected in all; try again",
+                    self.from, self.of
+                ),
+            )),
+        }
+    }
+}
+
+/// Brings the remote file `path`, or the rest of it, to `sink`.
 ///
 /// # Errors
-/// The server refuses, the transfer breaks or is short, or the sink fails.
+/// The server refuses, the transfer breaks or is short, or the sink fails. Nothing was written if
+/// the rest has another length than it should.
 pub fn download(
     c: &mut Connection,
     path: &[u8],
+    rest: Option<Rest>,
     sink: &mut dyn Write,
     progress: &mut Progress,
 ) -> Result<Downloaded, Error> {
     match c.features.download {
-        true => download_inline(c, path, sink, progress),
-        false => retrieve(c, path, sink, progress),
+        true => download_inline(c, path, rest, sink, progress),
+        false => retrieve(c, path, rest, sink, progress),
     }
+}
+
+/// REST, as a line, and what the server must say to it.
+fn rest_line(c: &Connection, rest: Option<Rest>) -> Result<Vec<u8>, Error> {
+    match rest.filter(|rest| rest.from > 0) {
+        Some(rest) => c.line("REST", Some(rest.from.to_string().as_bytes())),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The answer to REST, if it was sent.
+fn rest_taken(c: &mut Connection, rest: Option<Rest>) -> Result<(), Error> {
+    if rest.is_some_and(|rest| rest.from > 0) {
+        let reply = c.read_reply()?;
+        if reply.code != 350 {
+            return Err(Error::refused(&reply));
+        }
+    }
+    Ok(())
 }
 
 /// DOWNLOAD; the question for the time travels with it, so that it costs no round trip.
 fn download_inline(
     c: &mut Connection,
     path: &[u8],
+    rest: Option<Rest>,
     sink: &mut dyn Write,
     progress: &mut Progress,
 ) -> Result<Downloaded, Error> {
@@ -57,18 +103,28 @@ fn download_inline(
     if c.features.mdtm {
         lines = c.line("MDTM", Some(path))?;
     }
+    lines.extend(rest_line(c, rest)?);
     lines.extend(c.line("DOWNLOAD", Some(path))?);
     c.send_raw(&lines)?;
     let modify_s = match c.features.mdtm {
         true => modification(&c.read_reply()?),
         false => None,
     };
+    let rested = rest_taken(c, rest);
+    if rested.is_err() {
+        // The whole file would come.
+        c.give_up();
+    }
+    rested?;
     let reply = go_ahead(c)?;
     let announced = reply.text().split(|&b| b == b' ').next().and_then(number);
     let Some(bytes) = announced else {
         return Err(c.nonsense(&format!("no length for a DOWNLOAD ({reply})")));
     };
-    progress.expect(bytes);
+    if let Some(rest) = rest {
+        rest.check(bytes).inspect_err(|_| c.give_up())?;
+    }
+    progress.expect(rest.map_or(bytes, |rest| rest.of));
     let moved = body(c, bytes, sink, progress);
     if moved.is_err() {
         // Whatever failed, the rest of the body is still on its way.
@@ -79,7 +135,11 @@ fn download_inline(
     Ok(Downloaded { bytes, modify_s })
 }
 
-fn body(
+/// Reads exactly `bytes` bytes of the control connection.
+///
+/// # Errors
+/// The connection broke, or the sink fails ([`Exit::Local`], [`Exit::Full`]).
+pub fn body(
     c: &mut Connection,
     bytes: u64,
     sink: &mut dyn Write,
@@ -90,11 +150,15 @@ fn body(
     sink.write_all(&held).map_err(|e| Error::local(&e))?;
     left -= held.len() as u64;
     progress.advance(held.len());
+    if left == 0 {
+        return Ok(());
+    }
     let timeout = c.timeout();
     let wait = c.stream().socket().set_read_timeout(Some(timeout));
     wait.map_err(|e| Error::broken(plain(&e)))?;
     let mut deadline = Instant::now() + timeout;
-    let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(left).unwrap_or(CHUNK_BYTES))];
+    let chunk_bytes = progress.chunk_bytes();
+    let mut buffer = vec![0; chunk_bytes.min(usize::try_from(left).unwrap_or(chunk_bytes))];
     while left > 0 {
         let window = buffer
             .len()
@@ -133,6 +197,7 @@ fn body(
 fn retrieve(
     c: &mut Connection,
     path: &[u8],
+    rest: Option<Rest>,
     sink: &mut dyn Write,
     progress: &mut Progress,
 ) -> Result<Downloaded, Error> {
@@ -145,12 +210,23 @@ fn retrieve(
         true => modification(&c.command("MDTM", Some(path))?),
         false => None,
     };
+    let from = rest.map_or(0, |rest| rest.from);
+    if let (Some(rest), Some(size)) = (rest, size) {
+        rest.check(size.saturating_sub(from))?;
+    }
     let mut data = data::open(c)?;
+    let line = rest_line(c, rest)?;
+    c.send_raw(&line)?;
+    rest_taken(c, rest)?;
     c.send("RETR", Some(path))?;
     let reply = data::go_ahead(c, &mut data)?;
-    let announced = length_in_150(reply.text()).or(size);
+    // Some servers write the length of all of it there, whatever REST said.
+    let announced = match rest {
+        Some(rest) => Some(rest.of - rest.from.min(rest.of)),
+        None => length_in_150(reply.text()).or(size),
+    };
     if let Some(bytes) = announced {
-        progress.expect(bytes);
+        progress.expect(from + bytes);
     }
     let mut bytes = 0u64;
     let moved = drain(c, &mut data, &mut |chunk| {
@@ -250,24 +326,26 @@ pub fn size_of(reply: &Reply) -> Option<u64> {
 
 /// Sends what comes from `source` as `path`; `facts` hold for it as far as the server takes them.
 /// There must be at least `bytes_min` bytes; what is longer than a message is sent with that length
-/// if it is known (not 0). Returns the number of bytes sent.
+/// if it is known (not 0). With `from` the server has so much already, and `source` is the rest.
+/// Returns the number of bytes sent.
 ///
 /// # Errors
 /// The server refuses, the transfer breaks, or the source fails or has another length.
 pub fn upload(
     c: &mut Connection,
     path: &[u8],
+    from: u64,
     source: &mut dyn Read,
     bytes_min: u64,
     facts: UploadFacts,
     progress: &mut Progress,
 ) -> Result<u64, Error> {
     if bytes_min > 0 {
-        progress.expect(bytes_min);
+        progress.expect(from + bytes_min);
     }
     let has_upload = c.features.upload.is_some();
-    if has_upload && bytes_min > IMMEDIATE_BYTES_MAX {
-        upload_waiting(c, path, source, bytes_min, facts, progress)?;
+    if has_upload && (bytes_min > IMMEDIATE_BYTES_MAX || from > 0) {
+        upload_waiting(c, path, from, source, bytes_min, facts, progress)?;
         return Ok(bytes_min);
     }
     let mut head = Vec::new();
@@ -287,30 +365,28 @@ pub fn upload(
     let data = match data::open_binary(c) {
         Err(_) if has_upload && !c.is_lost() => {
             let (mut spool, bytes) = spooled(&mut whole)?;
-            upload_waiting(c, path, &mut spool, bytes, facts, progress)?;
+            upload_waiting(c, path, 0, &mut spool, bytes, facts, progress)?;
             return Ok(bytes);
         }
         opened => opened?,
     };
-    let sent = store(c, data, path, &mut whole, bytes_min, progress)?;
+    let sent = store(c, data, path, from, &mut whole, bytes_min, progress)?;
     let said = match c.features.size {
         true => size_of(&c.command("SIZE", Some(path))?),
         false => None,
     };
-    if let Some(there) = said.filter(|&there| there != sent) {
+    let whole_bytes = from + sent;
+    if let Some(there) = said.filter(|&there| there != whole_bytes) {
         return Err(Error::broken(format!(
-            "{sent} bytes were sent, but the server has {there}"
+            "{whole_bytes} bytes were sent, but the server has {there}"
         )));
     }
-    if let Some(seconds) = facts.modify_s.filter(|_| c.features.mfmt) {
-        // A server may refuse to set times; the content is what was asked for.
-        let time = String::from_utf8_lossy(&time::text_14(seconds)).into_owned();
-        c.command(&format!("MFMT {time}"), Some(path))?;
-    }
+    keep::time_and_mode(c, path, facts)?;
     Ok(sent)
 }
 
-fn shrunk() -> Error {
+/// What is sent must not become less than what was announced.
+pub fn shrunk() -> Error {
     Error::new(
         Exit::Local,
         "the file became shorter while it was being sent",
@@ -318,7 +394,10 @@ fn shrunk() -> Error {
 }
 
 /// The first word and the path of an UPLOAD, with the facts that this server takes.
-fn upload_line(
+///
+/// # Errors
+/// The path cannot be sent.
+pub fn upload_line(
     c: &Connection,
     path: &[u8],
     bytes: u64,
@@ -329,7 +408,7 @@ fn upload_line(
     let facts = UploadFacts {
         modify_s: facts.modify_s.filter(|_| takes.modify),
         mode: facts.mode.filter(|_| takes.mode),
-        sha256: None,
+        sha256: facts.sha256.filter(|_| takes.sha256),
     };
     c.line(
         &format!("UPLOAD {}", first_word(bytes, immediate, &facts)),
@@ -360,15 +439,17 @@ fn upload_immediate(
 fn upload_waiting(
     c: &mut Connection,
     path: &[u8],
+    from: u64,
     source: &mut dyn Read,
     bytes: u64,
     facts: UploadFacts,
     progress: &mut Progress,
 ) -> Result<(), Error> {
     let line = upload_line(c, path, bytes, false, facts)?;
+    rest(c, from)?;
     c.send_raw(&line)?;
     go_ahead(c)?;
-    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut buffer = vec![0; progress.chunk_bytes()];
     let mut left = bytes;
     while left > 0 {
         let window = buffer
@@ -403,18 +484,32 @@ fn upload_waiting(
     }
 }
 
+/// The next upload continues what is there.
+fn rest(c: &mut Connection, from: u64) -> Result<(), Error> {
+    if from == 0 {
+        return Ok(());
+    }
+    let reply = c.command("REST", Some(from.to_string().as_bytes()))?;
+    match reply.code {
+        350 => Ok(()),
+        _ => Err(Error::refused(&reply)),
+    }
+}
+
 /// STOR over a data connection. Returns the number of bytes.
 fn store(
     c: &mut Connection,
     mut data: Stream,
     path: &[u8],
+    from: u64,
     source: &mut dyn Read,
     bytes_min: u64,
     progress: &mut Progress,
 ) -> Result<u64, Error> {
+    rest(c, from)?;
     c.send("STOR", Some(path))?;
     data::go_ahead(c, &mut data)?;
-    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut buffer = vec![0; progress.chunk_bytes()];
     let mut bytes = 0u64;
     loop {
         let read = match read_some(source, &mut buffer) {

@@ -33,7 +33,7 @@ pub fn haul_command(address: SocketAddr, dir: &Path) -> Command {
         .env_remove("HAUL_PASSWORD")
         .env_remove("XDG_CONFIG_HOME")
         .env("HOME", dir)
-        .args(["--timeout", "5"])
+        .args(["--timeout", "5", "--retries", "0"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

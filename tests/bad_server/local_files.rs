@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::*;
 use crate::talk::*;
@@ -34,7 +34,7 @@ fn l16_a_local_file_is_never_overwritten_unasked() {
         haul(address, dir.path(), case).check(7, says);
         assert!(listener.accept().is_err(), "{case:?} connected");
     }
-    haul(address, dir.path(), &["upload", "sub"]).check(2, "directories is not built yet");
+    haul(address, dir.path(), &["upload", "sub"]).check(2, "-r sends it with all that is in it");
     haul(address, dir.path(), &["download", "x/.."]).check(2, "no file name");
     assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"old");
     assert_eq!(names(dir.path()), ["file", "sub"]);
@@ -85,11 +85,11 @@ fn interrupted(signal: &str, shell: &str) -> std::process::ExitStatus {
     command.current_dir(dir.path()).stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
     middle.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(
-        names(dir.path()).len(),
-        2,
-        "the old file and a temporary one"
-    );
+    let deadline = Instant::now() + PATIENCE;
+    while names(dir.path()).len() < 2 {
+        assert!(Instant::now() < deadline, "there is no temporary file");
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let kill = Command::new("kill")
         .args([signal, &child.id().to_string()])
         .status();

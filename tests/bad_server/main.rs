@@ -13,6 +13,7 @@ mod replies;
 mod sessions;
 mod silence;
 mod tls;
+mod trees;
 mod uploads;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Replies that are none (L02), or more than they seem (L08, L10).
 
+use std::io::Write;
 use std::time::Duration;
 
 use crate::OWN_VERBS;
@@ -100,7 +101,7 @@ fn l10_a_working_directory_is_read_safely_or_not_at_all() {
             if code == 0 {
                 talk.answer("CWD sub", "250 there");
                 let data = talk.epsv();
-                drop(accept(&data));
+                accept(&data).write_all(b"total 0\r\n").unwrap();
                 talk.answer("LIST", "150 here");
                 talk.say("226 done");
                 talk.answer("CWD /a", "250 back");

@@ -1,136 +1,23 @@
 //! `haul` against `hauld`, and against vsftpd and pure-ftpd, which know none of haul's own verbs.
 //! The same tests for all three, in clear and inside TLS.
 
-use std::any::Any;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tempfile::TempDir;
-
 use crate::common::content::{ODD_NAMES, SIZES, assert_file, assert_same, bytes};
-use crate::common::peers::Peer;
-use crate::common::secure::Pair;
-use crate::common::server::{Server, four_questions};
-use crate::common::tools::{Done, run, run_with};
+use crate::common::server::Server;
+use crate::common::site::{Site, against_each_server};
+use crate::common::tools::{run, run_with};
 
 /// The exit codes of haul.
 const USAGE: i32 = 2;
 const CANNOT_CONNECT: i32 = 3;
 const NO_SUCH_FILE: i32 = 6;
 const LOCAL_FILE: i32 = 7;
-
-/// A server, a directory on it to write in (`/pub`), and a local one to work in.
-struct Site {
-    addr: SocketAddr,
-    public: PathBuf,
-    local: TempDir,
-    /// What else the client has to be told.
-    options: Vec<String>,
-    _server: Box<dyn Any>,
-}
-
-impl Site {
-    fn new(addr: SocketAddr, public: PathBuf, server: impl Any) -> Site {
-        let local = tempfile::tempdir().expect("a directory to work in");
-        Site {
-            addr,
-            public,
-            local,
-            options: Vec::new(),
-            _server: Box::new(server),
-        }
-    }
-
-    /// The client is to use TLS, and to trust this certificate alone.
-    fn with_tls(mut self, pair: &Pair) -> Site {
-        let words = ["--tls", "required", "--fingerprint", &pair.fingerprint()];
-        self.options = words.map(String::from).to_vec();
-        self
-    }
-
-    fn hauld(test: impl Fn(&Site)) {
-        let server = Server::start(&[]);
-        let baseline = server.baseline();
-        let public = server.path("pub");
-        fs::create_dir(&public).unwrap();
-        test(&Site::new(server.addr(), public, ()));
-        four_questions(&server, baseline);
-    }
-
-    fn vsftpd(test: impl Fn(&Site)) {
-        let server = Peer::vsftpd();
-        test(&Site::new(server.addr(), server.public(), server));
-    }
-
-    fn pure_ftpd(test: impl Fn(&Site)) {
-        let server = Peer::pure_ftpd();
-        test(&Site::new(server.addr(), server.public(), server));
-    }
-
-    fn hauld_tls(test: impl Fn(&Site)) {
-        let pair = Pair::new();
-        let options = [pair.options(), vec!["--tls".into(), "required".into()]].concat();
-        let server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
-        let public = server.path("pub");
-        fs::create_dir(&public).unwrap();
-        test(&Site::new(server.addr(), public, ()).with_tls(&pair));
-        assert!(!server.log().contains("panic"), "{}", server.log());
-    }
-
-    fn vsftpd_tls(test: impl Fn(&Site)) {
-        let pair = Pair::new();
-        let server = Peer::vsftpd_tls(&pair);
-        test(&Site::new(server.addr(), server.public(), server).with_tls(&pair));
-    }
-
-    fn pure_ftpd_tls(test: impl Fn(&Site)) {
-        let pair = Pair::new();
-        let server = Peer::pure_ftpd_tls(&pair);
-        test(&Site::new(server.addr(), server.public(), server).with_tls(&pair));
-    }
-
-    /// A local path, for the command line.
-    fn local(&self, name: &str) -> PathBuf {
-        self.local.path().join(name)
-    }
-
-    /// A file on the server, seen on the disk.
-    fn remote(&self, name: &str) -> PathBuf {
-        self.public.join(name)
-    }
-
-    fn command(&self, args: &[&dyn AsRef<OsStr>]) -> Command {
-        let mut haul = Command::new(env!("CARGO_BIN_EXE_haul"));
-        haul.env_remove("HAUL_SERVER")
-            .env_remove("XDG_CONFIG_HOME")
-            .env("HOME", self.local.path());
-        haul.current_dir(self.local.path())
-            .args(["--server", &self.addr.to_string()])
-            .args(&self.options);
-        haul.args(args.iter().map(|arg| arg.as_ref()));
-        haul
-    }
-
-    fn haul(&self, args: &[&dyn AsRef<OsStr>]) -> Done {
-        run(&mut self.command(args))
-    }
-}
-
-/// Each of these functions is a test against each of the servers.
-macro_rules! against_each_server {
-    ($($test:ident),* $(,)?) => {
-        mod with_hauld { $(#[test] fn $test() { super::Site::hauld(super::$test) })* }
-        mod with_vsftpd { $(#[test] fn $test() { super::Site::vsftpd(super::$test) })* }
-        mod with_pure_ftpd { $(#[test] fn $test() { super::Site::pure_ftpd(super::$test) })* }
-        mod with_hauld_tls { $(#[test] fn $test() { super::Site::hauld_tls(super::$test) })* }
-        mod with_vsftpd_tls { $(#[test] fn $test() { super::Site::vsftpd_tls(super::$test) })* }
-        mod with_pure_ftpd_tls { $(#[test] fn $test() { super::Site::pure_ftpd_tls(super::$test) })* }
-    };
-}
 
 against_each_server!(
     every_size_goes_up_and_down,

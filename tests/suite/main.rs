@@ -24,4 +24,5 @@ mod starting_and_stopping;
 mod stranger;
 mod tls;
 mod transfer_log;
+mod trees;
 mod walls;

@@ -6,6 +6,7 @@ pub mod control;
 pub mod peers;
 pub mod secure;
 pub mod server;
+pub mod site;
 pub mod tools;
 pub mod trace;
 pub mod users;

@@ -1,0 +1,107 @@
+//! Making and removing many names on the server, without waiting for each.
+//!
+//! What is there already, or gone already, is as it should be: so both can be done again behind a
+//! broken connection.
+
+use std::collections::VecDeque;
+
+use crate::proto::facts::Kind;
+
+use super::connection::Connection;
+use super::error::Error;
+use super::reply::Reply;
+use super::{listing, pipeline};
+
+/// What became of one name of a list, by its place.
+pub type Outcome<'a> = dyn FnMut(usize, Result<(), Error>) + 'a;
+
+/// Makes directories, each behind those above it. Those that are there count as made.
+///
+/// # Errors
+/// The connection broke; then nothing was said about any of them.
+pub fn make(c: &mut Connection, paths: &[Vec<u8>], outcome: &mut Outcome) -> Result<(), Error> {
+    let mut refused = Vec::new();
+    let mut made = Vec::new();
+    each(c, paths, |_| "MKD", &mut |at, reply| match reply {
+        Ok(reply) if reply.is_success() => made.push(at),
+        Ok(reply) => refused.push((at, Error::refused(&reply))),
+        Err(error) => refused.push((at, error)),
+    })?;
+    let mut kinds = vec![None; refused.len()];
+    if c.features.mlst {
+        let asked: Vec<Vec<u8>> = refused.iter().map(|(at, _)| paths[*at].clone()).collect();
+        each(c, &asked, |_| "MLST", &mut |at, reply| {
+            let reply = reply.ok().filter(Reply::is_success);
+            kinds[at] = reply.and_then(|reply| listing::entry_in(&reply)?.kind);
+        })?;
+    } else {
+        for (kind, (at, _)) in kinds.iter_mut().zip(&refused) {
+            let is_dir = listing::is_dir(c, &paths[*at])?;
+            *kind = is_dir.then_some(Kind::Dir);
+        }
+    }
+    made.into_iter().for_each(|at| outcome(at, Ok(())));
+    for ((at, error), kind) in refused.into_iter().zip(kinds) {
+        match kind {
+            Some(Kind::Dir) => {}
+            _ => outcome(at, Err(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Removes files and empty directories in this order. What is gone counts as removed.
+///
+/// # Errors
+/// The connection broke; what was answered until then was told.
+pub fn remove(
+    c: &mut Connection,
+    names: &[(Vec<u8>, bool)],
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let paths: Vec<Vec<u8>> = names.iter().map(|(path, _)| path.clone()).collect();
+    let mut refused = Vec::new();
+    let verb = |at: usize| if names[at].1 { "RMD" } else { "DELE" };
+    each(c, &paths, verb, &mut |at, reply| match reply {
+        Ok(reply) if reply.is_success() => outcome(at, Ok(())),
+        Ok(reply) => refused.push((at, Error::refused(&reply))),
+        Err(error) => refused.push((at, error)),
+    })?;
+    for (at, error) in refused {
+        match listing::stat(c, &paths[at]) {
+            Ok(None) => outcome(at, Ok(())),
+            Err(lost) if c.is_lost() => return Err(lost),
+            _ => outcome(at, Err(error)),
+        }
+    }
+    Ok(())
+}
+
+/// One command for each path.
+fn each(
+    c: &mut Connection,
+    paths: &[Vec<u8>],
+    verb: impl Fn(usize) -> &'static str,
+    answer: &mut dyn FnMut(usize, Result<Reply, Error>),
+) -> Result<(), Error> {
+    let mut unsent = Vec::new();
+    let mut places = 0..paths.len();
+    let mut next = |c: &mut Connection, out: &mut Vec<u8>| {
+        loop {
+            let at = places.next()?;
+            match c.line(verb(at), Some(&paths[at])) {
+                Ok(line) => {
+                    out.extend_from_slice(&line);
+                    return Some(at);
+                }
+                Err(error) => unsent.push((at, error)),
+            }
+        }
+    };
+    let mut answered = |at, reply| answer(at, Ok(reply));
+    let done = pipeline::commands(c, &mut VecDeque::new(), &mut next, &mut answered);
+    for (at, error) in unsent {
+        answer(at, Err(error));
+    }
+    done
+}

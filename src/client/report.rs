@@ -1,0 +1,316 @@
+//! What became of each file, told as it happens: lines for people, JSON objects for programs,
+//! errors on standard error, and the exit code of all of it.
+
+use std::io::{BufWriter, Stdout, Write, stderr, stdout};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::proto::upload::hex;
+
+use super::error::{Error, Exit, shown};
+use super::progress::Board;
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Errors only.
+    Quiet,
+    /// A line for each file.
+    Lines,
+    /// A line for all of several files: bars show the rest.
+    Totals,
+    /// A JSON object for each file.
+    Json,
+}
+
+/// Something that was done to one name.
+#[derive(Debug, Clone, Copy)]
+pub struct Deed<'a> {
+    /// `upload`, `download`, `delete` and so on.
+    pub verb: &'a str,
+    /// What.
+    pub from: &'a [u8],
+    /// Its new name, if it has one.
+    pub to: Option<&'a [u8]>,
+    /// How much, if it is a file.
+    pub bytes: Option<u64>,
+}
+
+/// One command's deeds and failures. Several threads may tell.
+pub struct Report {
+    style: Style,
+    /// The bars.
+    pub board: Arc<Board>,
+    begun: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    out: BufWriter<Stdout>,
+    out_error: Option<Error>,
+    asked: u64,
+    files: u64,
+    bytes: u64,
+    failed: u64,
+    first: Option<Error>,
+}
+
+impl Report {
+    /// Nothing was done yet. Bars are shown where lines are.
+    pub fn new(style: Style, rate: Option<u64>) -> Report {
+        let board = Board::new(matches!(style, Style::Lines | Style::Totals), rate);
+        Report {
+            style,
+            board,
+            begun: Instant::now(),
+            state: Mutex::new(State {
+                out: BufWriter::new(stdout()),
+                out_error: None,
+                asked: 0,
+                files: 0,
+                bytes: 0,
+                failed: 0,
+                first: None,
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many files are to be moved.
+    pub fn expect(&self, files: u64, bytes: u64) {
+        self.state().asked += files;
+        if files > 1 {
+            self.board.begin(files, bytes);
+        }
+    }
+
+    /// How many files are done or have failed; it grows while there is progress.
+    pub fn settled(&self) -> u64 {
+        let state = self.state();
+        state.files + state.failed
+    }
+
+    /// Something was done.
+    pub fn done(&self, deed: Deed) {
+        let mut state = self.state();
+        if let Some(bytes) = deed.bytes {
+            state.files += 1;
+            state.bytes += bytes;
+            let (done, asked) = (state.files + state.failed, state.asked);
+            if asked > 1 {
+                self.board.files(done, asked);
+            }
+        }
+        match self.style {
+            Style::Lines => state.line(line_of(&deed).as_bytes()),
+            Style::Json => state.line(json_of(&deed, None).as_bytes()),
+            // Bars tell; what is not a transfer has none.
+            Style::Totals if deed.bytes.is_none() && deed.verb != "mkdir" => {
+                self.board.between(|| state.line(line_of(&deed).as_bytes()));
+                state.flush();
+            }
+            Style::Quiet | Style::Totals => {}
+        }
+    }
+
+    /// Something was not done.
+    pub fn failed(&self, deed: Deed, error: Error) {
+        let mut state = self.state();
+        state.failed += 1;
+        if self.style == Style::Json {
+            let line = json_of(&deed, Some(&error));
+            state.line(line.as_bytes());
+        }
+        let error = error.about(format_args!("cannot {} {}", deed.verb, shown(deed.from)));
+        self.complain(&mut state, error);
+    }
+
+    /// Something is not as it should be, and the exit code says so.
+    pub fn wrong(&self, error: Error) {
+        let mut state = self.state();
+        state.failed += 1;
+        self.complain(&mut state, error);
+    }
+
+    fn complain(&self, state: &mut State, error: Error) {
+        if state.asked == 1 && state.failed == 1 {
+            // The only one: it is the command's own error.
+            state.first = Some(error);
+            return;
+        }
+        if let Some(first) = state.first.take() {
+            self.note(&first);
+        }
+        self.note(&error);
+    }
+
+    /// A sentence that changes nothing.
+    pub fn note(&self, text: impl std::fmt::Display) {
+        self.board.between(|| {
+            let _ = writeln!(stderr(), "haul: {text}");
+        });
+    }
+
+    /// A sentence for people who want to see more than errors.
+    pub fn mention(&self, text: impl std::fmt::Display) {
+        if self.style != Style::Quiet {
+            self.note(text);
+        }
+    }
+
+    /// What to say of all of it.
+    ///
+    /// # Errors
+    /// The only thing that was asked for failed, or standard output is closed.
+    pub fn finish(self, verb: &str) -> Result<Exit, Error> {
+        self.board.end();
+        let mut state = self
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.style == Style::Totals && state.asked != 1 {
+            let seconds = self.begun.elapsed().as_secs_f64();
+            let (files, bytes) = (state.files, state.bytes);
+            state
+                .line(format!("{verb}: {files} files, {bytes} bytes in {seconds:.1} s").as_bytes());
+        }
+        state.flush();
+        if let Some(error) = state.first.or(state.out_error) {
+            return Err(error);
+        }
+        Ok(match state.failed {
+            0 => Exit::Done,
+            _ => Exit::SomeFailed,
+        })
+    }
+}
+
+impl State {
+    fn line(&mut self, text: &[u8]) {
+        let mut write = || {
+            self.out.write_all(text)?;
+            self.out.write_all(b"\n")?;
+            match self.asked {
+                // Few files take their time; whoever waits wants to see each.
+                ..100 => self.out.flush(),
+                _ => Ok(()),
+            }
+        };
+        if let Err(e) = write() {
+            let error = Error::local(&e).about("standard output");
+            self.out_error.get_or_insert(error);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Err(e) = self.out.flush() {
+            let error = Error::local(&e).about("standard output");
+            self.out_error.get_or_insert(error);
+        }
+    }
+}
+
+/// `uploaded a.txt to b.txt (4096 bytes)`, with the copy's name where it is another.
+fn line_of(deed: &Deed) -> String {
+    let done = match deed.verb {
+        "upload" => "uploaded",
+        "download" => "downloaded",
+        "delete" => "deleted",
+        "mkdir" => "made",
+        "link" => "linked",
+        other => other,
+    };
+    let mut line = format!("{done} {}", shown(deed.from));
+    if let Some(to) = deed.to.filter(|to| *to != deed.from) {
+        line.push_str(&format!(" to {}", shown(to)));
+    }
+    if let Some(bytes) = deed.bytes {
+        line.push_str(&format!(" ({bytes} bytes)"));
+    }
+    line
+}
+
+/// One object on one line. Names that are not UTF-8 are given in hex digits as well.
+fn json_of(deed: &Deed, error: Option<&Error>) -> String {
+    let mut object = String::from("{");
+    let mut text = |name: &str, value: &str| {
+        let comma = if object.len() > 1 { "," } else { "" };
+        object.push_str(&format!("{comma}\"{name}\":\"{}\"", json_escaped(value)));
+    };
+    text("action", deed.verb);
+    text("name", &String::from_utf8_lossy(deed.from));
+    if std::str::from_utf8(deed.from).is_err() {
+        text("name_hex", &hex(deed.from));
+    }
+    if let Some(to) = deed.to {
+        text("to", &String::from_utf8_lossy(to));
+    }
+    text("result", if error.is_some() { "failed" } else { "done" });
+    if let Some(error) = error {
+        text("error", &error.to_string());
+        object.push_str(&format!(",\"exit\":{}", error.exit as u8));
+    }
+    if let Some(bytes) = deed.bytes {
+        object.push_str(&format!(",\"bytes\":{bytes}"));
+    }
+    object.push('}');
+    object
+}
+
+/// The inside of a JSON string (RFC 8259 section 7).
+fn json_escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_objects() {
+        let deed = Deed {
+            verb: "upload",
+            from: b"a\xff",
+            to: Some(b"b"),
+            bytes: Some(3),
+        };
+        assert_eq!(line_of(&deed), "uploaded a\\xff to b (3 bytes)");
+        assert_eq!(
+            json_of(&deed, Some(&Error::usage("no"))),
+            "{\"action\":\"upload\",\"name\":\"a\u{fffd}\",\"name_hex\":\"61ff\",\"to\":\"b\",\
+             \"result\":\"failed\",\"error\":\"no\",\"exit\":2,\"bytes\":3}"
+        );
+        assert_eq!(json_escaped("a\"\\\n\u{7f}ü"), "a\\\"\\\\\\u000a\\u007fü");
+    }
+
+    #[test]
+    fn the_only_failure_is_the_command_s_own() {
+        let deed = Deed {
+            verb: "upload",
+            from: b"a",
+            to: None,
+            bytes: None,
+        };
+        let report = Report::new(Style::Quiet, None);
+        report.expect(1, 0);
+        report.failed(deed, Error::broken("x"));
+        let error = report.finish("upload").unwrap_err();
+        assert_eq!(error.exit, Exit::Broken);
+        assert_eq!(error.to_string(), "cannot upload a: x");
+        let report = Report::new(Style::Quiet, None);
+        report.expect(2, 0);
+        report.failed(deed, Error::broken("x"));
+        assert_eq!(report.finish("upload").ok(), Some(Exit::SomeFailed));
+    }
+}

@@ -1,0 +1,481 @@
+//! `sync`: makes one directory like another, in one direction.
+//!
+//! Both sides are listed first, the remote one in one round trip where the server knows TREE, and
+//! both lists are held in memory, some hundred bytes for each name. Then only what differs is moved.
+//! Nothing is removed but with `--delete`, and nothing at all in a directory of the source that was
+//! not seen whole.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::proto::facts::Kind;
+
+use super::compare::{Changes, Times, compare};
+use super::connection::Connection;
+use super::dir::Dir;
+use super::error::{Error, Exit, shown};
+use super::filter::{Filter, Patterns};
+use super::local::{bytes_of, joined, last_component, path_of};
+use super::options::Options;
+use super::plan::Plan;
+use super::report::{Deed, Report};
+use super::scan::{self, Found};
+use super::server::{one_line, percent_decoded};
+use super::work::{Way, retried};
+use super::{Client, digest, download, listing, local, remote, upload};
+
+/// Arguments of `sync`.
+#[derive(Debug, Args)]
+pub struct Synchronize {
+    /// The directory to take from; one of the two is remote: :PATH, or ftp://HOST/PATH
+    source: OsString,
+    /// The directory to make like it
+    dest: OsString,
+    /// Remove what the source does not have
+    #[arg(long)]
+    delete: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Compare contents by digest, not by length and time
+    #[arg(long)]
+    checksum: bool,
+    /// Take what links point to
+    #[arg(long)]
+    copy_links: bool,
+    #[command(flatten)]
+    patterns: Patterns,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Where a directory is.
+enum Side {
+    Here(PathBuf),
+    There(Vec<u8>),
+}
+
+/// Splits `ftp://host/path` into server and path; `None`: it is no URL.
+fn url(text: &OsStr) -> Option<(&str, &str)> {
+    let text = text.to_str()?;
+    let (scheme, rest) = text.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("ftp") && !scheme.eq_ignore_ascii_case("ftps") {
+        return None;
+    }
+    let at = rest
+        .find('/')
+        .map_or(text.len(), |at| text.len() - rest.len() + at);
+    Some((&text[..at], &text[at..]))
+}
+
+fn side(text: &OsStr) -> Result<Side, Error> {
+    let bytes = bytes_of(text);
+    if let Some((_, path)) = url(text) {
+        let path = percent_decoded(path)?;
+        one_line("the remote name", &path)?;
+        return Ok(Side::There(path));
+    }
+    match bytes.strip_prefix(b":") {
+        Some(path) => {
+            one_line("the remote name", path)?;
+            Ok(Side::There(path.to_vec()))
+        }
+        None => Ok(Side::Here(PathBuf::from(text))),
+    }
+}
+
+impl Synchronize {
+    /// The server, if one of the two sides is a URL.
+    pub fn server(&self) -> Option<&str> {
+        let url = url(&self.source).or(url(&self.dest));
+        url.map(|(server, _)| server)
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// One of the sides cannot be read at all, or there is no connection.
+    pub fn run(&self, client: &mut Client) -> Result<Exit, Error> {
+        let filter = Filter::new(&self.patterns)?;
+        match (side(&self.source)?, side(&self.dest)?) {
+            (Side::Here(from), Side::There(to)) => self.up(client, &from, &to, &filter),
+            (Side::There(from), Side::Here(to)) => self.down(client, &from, &to, &filter),
+            _ => Err(Error::usage(
+                "one of the two is remote and written :PATH, as in: haul sync photos :/photos",
+            )),
+        }
+    }
+
+    fn up(
+        &self,
+        client: &mut Client,
+        from: &Path,
+        to: &[u8],
+        filter: &Filter,
+    ) -> Result<Exit, Error> {
+        is_directory(from)?;
+        client.ready()?;
+        let report = self.options.report(client.is_quiet(), true);
+        let here = scan::local(from, filter, self.copy_links, &report);
+        let there = retried(client, &report, |c| self.listed(c, to, filter, &report))?;
+        let times = self.times(client.ready()?, true);
+        let is_new = there.is_none();
+        let there = there.unwrap_or_default();
+        let mut changes = compare(&here, &there, times, self.delete);
+        let mut plan = Plan::default();
+        let pair = plan.pair(bytes_of(from.as_os_str()).to_vec(), to.to_vec());
+        if self.checksum {
+            let path = |at: usize| joined(bytes_of(from.as_os_str()), &here.entries[at].path);
+            self.by_digest(
+                client,
+                &here,
+                &path,
+                (&there, to),
+                true,
+                &mut changes,
+                &report,
+            )?;
+        }
+        if is_new && !to.is_empty() {
+            plan.dirs.push((pair, Box::default()));
+        }
+        for &at in &changes.copy {
+            let entry = &here.entries[at];
+            match entry.kind {
+                Kind::Link | Kind::Other => upload::skip(&report, from, entry),
+                _ => plan.add(pair, entry.clone(), true),
+            }
+        }
+        self.tell_blocked(&changes, &here, &there, &report);
+        let names = |places: &[usize]| -> Vec<(Vec<u8>, bool)> {
+            let entry = |&at: &usize| &there.entries[at];
+            let name = |entry: &scan::Entry| (joined(to, &entry.path), entry.kind == Kind::Dir);
+            places.iter().map(entry).map(name).collect()
+        };
+        let (clear, gone) = (names(&changes.clear), names(&changes.remove));
+        if self.dry_run {
+            self.tell(&plan, true, &clear, &gone, &report);
+            return report.finish("would upload");
+        }
+        report.expect(plan.files.len() as u64, plan.bytes());
+        self.remove_there(client, &clear, &report)?;
+        let way = Way::Up {
+            no_clobber: false,
+            follows: self.copy_links,
+        };
+        upload::carry_out(client, &plan, way, &self.options, &report)?;
+        self.remove_there(client, &gone, &report)?;
+        report.finish("uploaded")
+    }
+
+    fn down(
+        &self,
+        client: &mut Client,
+        from: &[u8],
+        to: &Path,
+        filter: &Filter,
+    ) -> Result<Exit, Error> {
+        let is_new = fs::symlink_metadata(to).is_err();
+        if !is_new {
+            is_directory(to)?;
+        }
+        client.ready()?;
+        let report = self.options.report(client.is_quiet(), true);
+        let there = retried(client, &report, |c| self.listed(c, from, filter, &report))?;
+        let about = || format!("cannot read {}", shown(from));
+        let there = there.ok_or_else(|| {
+            Error::new(Exit::NotFound, "there is no such directory on the server").about(about())
+        })?;
+        let here = match is_new {
+            true => Found::default(),
+            false => scan::local(to, filter, false, &report),
+        };
+        let times = self.times(client.ready()?, false);
+        let mut changes = compare(&there, &here, times, self.delete);
+        let shown_to = bytes_of(to.as_os_str());
+        if self.checksum {
+            let path = |at: usize| joined(shown_to, &here.entries[at].path);
+            self.by_digest(
+                client,
+                &here,
+                &path,
+                (&there, from),
+                false,
+                &mut changes,
+                &report,
+            )?;
+        }
+        let mut plan = Plan::default();
+        let pair = plan.pair(Vec::new(), from.to_vec());
+        for &at in &changes.copy {
+            let entry = there.entries[at].clone();
+            download::add(&mut plan, pair, entry, self.copy_links, &report);
+        }
+        self.tell_blocked(&changes, &there, &here, &report);
+        let names = |places: &[usize]| -> Vec<(Vec<u8>, bool)> {
+            let entry = |&at: &usize| &here.entries[at];
+            let name = |entry: &scan::Entry| (entry.path.to_vec(), entry.kind == Kind::Dir);
+            places.iter().map(entry).map(name).collect()
+        };
+        let (clear, gone) = (names(&changes.clear), names(&changes.remove));
+        if self.dry_run {
+            self.tell(&plan, false, &clear, &gone, &report);
+            return report.finish("would download");
+        }
+        if is_new {
+            let made = fs::create_dir(to);
+            made.map_err(|e| {
+                Error::local(&e).about(format_args!("cannot make {}", shown(shown_to)))
+            })?;
+        }
+        let target = Dir::open(to)?;
+        report.expect(plan.files.len() as u64, plan.bytes());
+        remove_here(&target, shown_to, &clear, &report);
+        let way = Way::Down {
+            target: target.clone(),
+            shown: shown_to.to_vec(),
+            replaces: true,
+        };
+        download::carry_out(client, &mut plan, way, &self.options, &report)?;
+        remove_here(&target, shown_to, &gone, &report);
+        report.finish("downloaded")
+    }
+
+    /// The remote side; `None`: there is nothing of that name.
+    fn listed(
+        &self,
+        c: &mut Connection,
+        path: &[u8],
+        filter: &Filter,
+        report: &Report,
+    ) -> Result<Option<Found>, Error> {
+        match scan::remote(c, path, filter, report) {
+            Err(error) if error.code.is_some() && !c.is_lost() && !path.is_empty() => {
+                match listing::stat(c, path)? {
+                    None => Ok(None),
+                    Some(_) => Err(error.about(format_args!("cannot list {}", shown(path)))),
+                }
+            }
+            listed => listed.map(Some),
+        }
+    }
+
+    fn times(&self, c: &Connection, is_upload: bool) -> Times {
+        let features = &c.features;
+        Times {
+            are_rough: !features.mlst && !features.tree,
+            are_kept: features.mfmt || features.upload.is_some_and(|takes| takes.modify),
+            is_upload,
+        }
+    }
+
+    /// `--checksum`: of files of the same length, those are copied that have another digest.
+    #[allow(clippy::too_many_arguments, reason = "two trees, and where they are")]
+    fn by_digest(
+        &self,
+        client: &mut Client,
+        here: &Found,
+        local: &dyn Fn(usize) -> Vec<u8>,
+        (there, base): (&Found, &[u8]),
+        is_upload: bool,
+        changes: &mut Changes,
+        report: &Report,
+    ) -> Result<(), Error> {
+        let pairs: Vec<(usize, usize)> = match is_upload {
+            true => changes.alike.clone(),
+            false => changes.alike.iter().map(|&(from, to)| (to, from)).collect(),
+        };
+        let bytes_max = pairs
+            .iter()
+            .filter_map(|&(at, _)| here.entries[at].bytes)
+            .max();
+        let mut theirs: Vec<Option<String>> = Vec::new();
+        let asking = retried(client, report, |c| {
+            let Some(asking) = digest::asking(c)? else {
+                return Err(Error::new(
+                    Exit::Differ,
+                    "this server knows no digests, so --checksum cannot compare; leave it out to \
+                     compare by length and time",
+                ));
+            };
+            theirs = vec![None; pairs.len()];
+            let paths = pairs
+                .iter()
+                .map(|&(_, at)| joined(base, &there.entries[at].path));
+            let mut paths = paths.collect::<Vec<_>>().into_iter();
+            digest::of_remote(
+                c,
+                asking,
+                &mut paths,
+                bytes_max.unwrap_or(0),
+                &mut |at, it| {
+                    theirs[at] = it;
+                },
+            )?;
+            Ok(asking)
+        })?;
+        let mut same = std::collections::HashSet::new();
+        let mut other = Vec::new();
+        for (&(mine, their), theirs) in pairs.iter().zip(theirs) {
+            let bytes = here.entries[mine].bytes.unwrap_or(0);
+            let digest = local::source(&path_of(&local(mine)), self.copy_links)
+                .and_then(|mut s| digest::of_local(asking.algorithm, &mut s.file, bytes));
+            let from = if is_upload { mine } else { their };
+            match digest.is_ok_and(|digest| theirs == Some(digest)) {
+                true => {
+                    same.insert(from);
+                }
+                false => other.push(from),
+            }
+        }
+        changes.copy.retain(|at| !same.contains(at));
+        changes.copy.extend(other);
+        changes.copy.sort_unstable();
+        changes.copy.dedup();
+        Ok(())
+    }
+
+    /// What was not done, and why.
+    fn tell_blocked(&self, changes: &Changes, from: &Found, to: &Found, report: &Report) {
+        for &at in &changes.blocked {
+            let path = shown(&from.entries[at].path);
+            report.wrong(Error::new(
+                Exit::SomeFailed,
+                format!(
+                    "left out {path}: a file and a directory have that name; --delete removes what \
+                     is in the way"
+                ),
+            ));
+        }
+        if let Some(&at) = changes.kept.first() {
+            let path = shown(&to.entries[at].path);
+            let n = changes.kept.len();
+            report.wrong(Error::new(
+                Exit::SomeFailed,
+                format!(
+                    "{n} entries were not removed ({path} is one): the source could not be read \
+                     completely there, so they may be in it"
+                ),
+            ));
+        }
+    }
+
+    /// `--dry-run`.
+    fn tell(
+        &self,
+        plan: &Plan,
+        is_upload: bool,
+        clear: &[(Vec<u8>, bool)],
+        gone: &[(Vec<u8>, bool)],
+        report: &Report,
+    ) {
+        let tell = |verb, from: &[u8]| {
+            report.done(Deed {
+                verb,
+                from,
+                to: None,
+                bytes: None,
+            });
+        };
+        clear
+            .iter()
+            .for_each(|(name, _)| tell("would delete", name));
+        for (pair, path) in &plan.dirs {
+            if !path.is_empty() {
+                tell("would make", path);
+            }
+            let _ = pair;
+        }
+        let verb = if is_upload {
+            "would upload"
+        } else {
+            "would download"
+        };
+        plan.files.iter().for_each(|item| tell(verb, &item.path));
+        plan.links
+            .iter()
+            .for_each(|(_, path, _)| tell("would link", path));
+        gone.iter().for_each(|(name, _)| tell("would delete", name));
+    }
+
+    fn remove_there(
+        &self,
+        client: &mut Client,
+        names: &[(Vec<u8>, bool)],
+        report: &Report,
+    ) -> Result<(), Error> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut told = std::collections::HashSet::new();
+        retried(client, report, |c| {
+            remote::remove(c, names, &mut |at, removed| {
+                if told.insert(at) {
+                    tell_removed(report, &names[at].0, removed);
+                }
+            })
+        })
+    }
+}
+
+fn is_directory(path: &Path) -> Result<(), Error> {
+    let about = || format!("cannot sync {}", shown(bytes_of(path.as_os_str())));
+    let meta = fs::metadata(path).map_err(|e| Error::local(&e).about(about()))?;
+    match meta.is_dir() {
+        true => Ok(()),
+        false => Err(Error::new(Exit::Local, "it is no directory").about(about())),
+    }
+}
+
+fn tell_removed(report: &Report, name: &[u8], removed: Result<(), Error>) {
+    let deed = Deed {
+        verb: "delete",
+        from: name,
+        to: None,
+        bytes: None,
+    };
+    match removed {
+        Ok(()) => report.done(deed),
+        Err(error) => report.failed(deed, error),
+    }
+}
+
+fn remove_here(target: &Dir, shown_to: &[u8], names: &[(Vec<u8>, bool)], report: &Report) {
+    for (path, is_dir) in names {
+        let remove = || {
+            let name = last_component(path).ok_or_else(|| Error::usage("it has no name"))?;
+            let dir = target.below(&path[..path.len() - name.len()])?;
+            let name = path_of(name);
+            let removed = match is_dir {
+                true => dir.remove_dir(name.as_os_str()),
+                false => dir.remove_file(name.as_os_str()),
+            };
+            removed.map_err(|e| Error::local(&e))
+        };
+        tell_removed(report, &joined(shown_to, path), remove());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides() {
+        let there = |text: &str| match side(OsStr::new(text)) {
+            Ok(Side::There(path)) => Some(String::from_utf8(path).unwrap()),
+            _ => None,
+        };
+        assert_eq!(there(":/a b").as_deref(), Some("/a b"));
+        assert_eq!(there(":").as_deref(), Some(""));
+        assert_eq!(there("ftp://me@host:2121/a%20b").as_deref(), Some("/a b"));
+        assert_eq!(there("ftp://host").as_deref(), Some(""));
+        assert_eq!(there("./:a"), None);
+        assert_eq!(there("http://host/a"), None);
+        let url = url(OsStr::new("ftps://me@host:2121/a"));
+        assert_eq!(url, Some(("ftps://me@host:2121", "/a")));
+    }
+}

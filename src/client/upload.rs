@@ -1,0 +1,339 @@
+//! `upload`: names on the command line become a plan. The rules of `cp` for targets live here.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Read, stdin};
+use std::path::Path;
+
+use clap::Args;
+
+use crate::proto::facts::Kind;
+use crate::proto::upload::UploadFacts;
+
+use super::error::{Error, Exit, shown};
+use super::filter::{Filter, Patterns};
+use super::local::{self, bytes_of, joined, last_component, path_of};
+use super::options::Options;
+use super::plan::{Item, Plan};
+use super::report::{Deed, Report};
+use super::scan;
+use super::server::one_line;
+use super::work::{Way, Work, retried};
+use super::{Client, listing, remote, transfer};
+
+/// Arguments of `upload`.
+#[derive(Debug, Args)]
+pub struct Upload {
+    /// Local files and, behind them, the remote target as with cp; `-` is standard input. With one
+    /// argument the copy has the same last component
+    #[arg(required = true, value_names = ["LOCAL", "REMOTE"])]
+    pub names: Vec<OsString>,
+    /// The remote directory to upload into; then all arguments are local files
+    #[arg(short, value_name = "DIR")]
+    pub target: Option<OsString>,
+    /// Send directories with all that is below them; links are skipped
+    #[arg(short, long)]
+    recursive: bool,
+    /// Send what links in directories point to
+    #[arg(long)]
+    copy_links: bool,
+    /// Refuse to replace a remote file
+    #[arg(long)]
+    no_clobber: bool,
+    #[command(flatten)]
+    patterns: Patterns,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// As with cp: the last of several names is the target, unless that is named otherwise.
+pub fn split_target(names: &[OsString], is_named: bool) -> (&[OsString], Option<&OsString>) {
+    match names.split_last() {
+        Some((last, sources)) if !sources.is_empty() && !is_named => (sources, Some(last)),
+        _ => (names, None),
+    }
+}
+
+/// What one argument turns out to be.
+enum Kindred {
+    /// Standard input, a pipe, a device: opened once and read to the end.
+    Stream,
+    File,
+    Directory,
+}
+
+impl Upload {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Nothing was sent, or the only file failed.
+    pub fn run(&self, client: &mut Client) -> Result<Exit, Error> {
+        let (sources, last) = split_target(&self.names, self.target.is_some());
+        let target = self.target.as_ref().or(last).map(|t| bytes_of(t));
+        self.check(client, sources, target)?;
+        let filter = Filter::new(&self.patterns)?;
+        client.ready()?;
+        let into = self.directory(client, sources, target)?;
+        let has_tree = sources.iter().any(|s| self.kind(s).is_ok_and(is_dir));
+        let report = self
+            .options
+            .report(client.is_quiet(), has_tree || sources.len() > 1);
+        let mut plan = Plan::default();
+        let mut streams = Vec::new();
+        let mut failed = Vec::new();
+        for source in sources {
+            let bytes = bytes_of(source);
+            let planned = self
+                .kind(source)
+                .and_then(|kind| Ok((self.remote_name(bytes, &kind, into, target)?, kind)));
+            match planned {
+                Ok((remote, Kindred::Stream)) => streams.push((bytes, remote)),
+                Ok((remote, Kindred::File)) => {
+                    let meta = fs::metadata(source);
+                    let pair = plan.pair(bytes.to_vec(), remote);
+                    plan.files.push(Item {
+                        pair,
+                        path: Box::default(),
+                        bytes: meta.map_or(0, |meta| meta.len()),
+                        modify_s: None,
+                        mode: None,
+                        is_sized: true,
+                    });
+                }
+                Ok((remote, Kindred::Directory)) => {
+                    let has_name = !remote.is_empty();
+                    let pair = plan.pair(bytes.to_vec(), remote);
+                    if has_name {
+                        plan.dirs.push((pair, Box::default()));
+                    }
+                    let root = Path::new(source);
+                    let found = scan::local(root, &filter, self.copy_links, &report);
+                    for entry in found.entries {
+                        match entry.kind {
+                            Kind::Link | Kind::Other => skip(&report, root, &entry),
+                            _ => plan.add(pair, entry, true),
+                        }
+                    }
+                }
+                Err(error) => failed.push((bytes, error)),
+            }
+        }
+        let files = plan.files.len() + streams.len() + failed.len();
+        report.expect(files as u64, plan.bytes());
+        for (from, error) in failed {
+            report.failed(deed(from, None, None), error);
+        }
+        for (from, remote) in streams {
+            let sent = self.stream(client, from, &remote, &report);
+            match sent {
+                Ok(bytes) => report.done(deed(from, Some(&remote), Some(bytes))),
+                Err(error) => report.failed(deed(from, None, None), error),
+            }
+        }
+        let way = Way::Up {
+            no_clobber: self.no_clobber,
+            follows: self.copy_links,
+        };
+        carry_out(client, &plan, way, &self.options, &report)?;
+        report.finish("uploaded")
+    }
+
+    /// What fails without the server is found without it.
+    fn check(
+        &self,
+        client: &Client,
+        sources: &[OsString],
+        target: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        if client.is_prompt && sources.iter().any(|s| s == "-") {
+            return Err(Error::usage(
+                "at the prompt, standard input carries the commands",
+            ));
+        }
+        if sources.iter().filter(|s| *s == "-").count() > 1 {
+            return Err(Error::usage("standard input (-) can be uploaded once"));
+        }
+        // A name that cannot be sent must be found before anything is, if it is all there is to do.
+        let [source] = sources else { return Ok(()) };
+        let name = last_component(bytes_of(source)).unwrap_or_default();
+        if target.is_none() {
+            one_line(&format!("the name \"{}\"", shown(name)), name)?;
+        }
+        if source == "-" && target.is_none_or(|t| t.ends_with(b"/")) {
+            return Err(Error::usage(
+                "standard input needs a remote name: upload - NAME",
+            ));
+        }
+        if source != "-" && !(self.recursive && Path::new(source).is_dir()) {
+            let path = Path::new(source);
+            let about = |e: Error| {
+                e.about(format_args!(
+                    "cannot upload {}",
+                    shown(bytes_of(path.as_os_str()))
+                ))
+            };
+            local::check_source(path).map_err(about)?;
+        }
+        Ok(())
+    }
+
+    fn kind(&self, source: &OsString) -> Result<Kindred, Error> {
+        if source == "-" {
+            return Ok(Kindred::Stream);
+        }
+        let path = Path::new(source);
+        let meta = fs::metadata(path).map_err(|e| Error::local(&e))?;
+        match (meta.is_dir(), meta.is_file()) {
+            (true, _) if self.recursive => Ok(Kindred::Directory),
+            (true, _) => local::check_source(path).map(|()| Kindred::Directory),
+            (_, true) => Ok(Kindred::File),
+            _ => Ok(Kindred::Stream),
+        }
+    }
+
+    /// The remote directory that all go into, if there is one.
+    fn directory<'a>(
+        &self,
+        client: &mut Client,
+        sources: &[OsString],
+        target: Option<&'a [u8]>,
+    ) -> Result<Option<&'a [u8]>, Error> {
+        match target {
+            // Standard input has no name to go under in a directory.
+            Some(_) if sources.iter().all(|s| s == "-") && self.target.is_none() => Ok(None),
+            None => Ok(None),
+            Some(dir) if self.target.is_some() || dir.ends_with(b"/") => Ok(Some(dir)),
+            Some(dir) => {
+                let is_dir = listing::is_dir(client.ready()?, dir)?;
+                if !is_dir && sources.len() > 1 {
+                    return Err(Error::new(
+                        Exit::NotFound,
+                        format!(
+                            "{} is no directory on the server, but several files were named; \
+                             make it with: haul mkdir {0}",
+                            shown(dir)
+                        ),
+                    ));
+                }
+                Ok(is_dir.then_some(dir))
+            }
+        }
+    }
+
+    fn remote_name(
+        &self,
+        local: &[u8],
+        kind: &Kindred,
+        into: Option<&[u8]>,
+        target: Option<&[u8]>,
+    ) -> Result<Vec<u8>, Error> {
+        match (into, target) {
+            (None, Some(name)) => Ok(name.to_vec()),
+            (dir, _) if local == b"-" => {
+                let dir = shown(dir.unwrap_or_default());
+                Err(Error::usage(format!(
+                    "standard input has no name for the copy in {dir}; name it: upload - DIR/NAME"
+                )))
+            }
+            (dir, _) => {
+                let dir = dir.unwrap_or_default();
+                match (last_component(local), kind) {
+                    (Some(name), _) => Ok(joined(dir, name)),
+                    // `upload -r . photos`: what is in it goes there.
+                    (None, Kindred::Directory) => Ok(dir.to_vec()),
+                    (None, _) => Err(Error::usage("its last component is no file name")),
+                }
+            }
+        }
+    }
+
+    fn stream(
+        &self,
+        client: &mut Client,
+        from: &[u8],
+        remote: &[u8],
+        report: &Report,
+    ) -> Result<u64, Error> {
+        one_line("the remote name", remote)?;
+        let mut source: Box<dyn Read> = match from {
+            b"-" => Box::new(stdin().lock()),
+            path => Box::new(local::source(&path_of(path), true)?.file),
+        };
+        let c = client.ready()?;
+        if self.no_clobber {
+            let exists = listing::exists(c, remote);
+            if exists.map_err(|e| e.hint("so --no-clobber sends nothing"))? {
+                return Err(Error::new(
+                    Exit::Local,
+                    "a remote file of that name exists already (--no-clobber)",
+                ));
+            }
+        }
+        let facts = UploadFacts::default();
+        let mut progress = report.board.file(&shown(from), 0);
+        transfer::upload(c, remote, 0, &mut source, 0, facts, &mut progress)
+    }
+}
+
+fn is_dir(kind: Kindred) -> bool {
+    matches!(kind, Kindred::Directory)
+}
+
+fn deed<'a>(from: &'a [u8], to: Option<&'a [u8]>, bytes: Option<u64>) -> Deed<'a> {
+    Deed {
+        verb: "upload",
+        from,
+        to,
+        bytes,
+    }
+}
+
+/// Says that a link, a pipe or a device of a local tree is not sent.
+pub fn skip(report: &Report, root: &Path, entry: &scan::Entry) {
+    let path = root.join(path_of(&entry.path));
+    let path = shown(bytes_of(path.as_os_str()));
+    match entry.kind {
+        Kind::Link => report.mention(format_args!(
+            "skipped the link {path}; --copy-links sends what it points to"
+        )),
+        _ => report.mention(format_args!("skipped {path}: it is no file")),
+    }
+}
+
+/// Makes the remote directories of a plan and sends its files.
+///
+/// # Errors
+/// No connection.
+pub fn carry_out(
+    client: &mut Client,
+    plan: &Plan,
+    way: Way,
+    options: &Options,
+    report: &Report,
+) -> Result<(), Error> {
+    let dirs: Vec<Vec<u8>> = plan
+        .dirs
+        .iter()
+        .map(|(pair, path)| plan.remote(*pair, path))
+        .collect();
+    if !dirs.is_empty() {
+        retried(client, report, |c| {
+            remote::make(c, &dirs, &mut |at, made| {
+                let deed = Deed {
+                    verb: "mkdir",
+                    from: &dirs[at],
+                    to: None,
+                    bytes: None,
+                };
+                match made {
+                    Ok(()) => report.done(deed),
+                    Err(error) => report.failed(deed, error),
+                }
+            })
+        })?;
+    }
+    if plan.files.is_empty() {
+        return Ok(());
+    }
+    Work::new(plan, way, options, report, client).run(client)
+}
