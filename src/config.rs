@@ -170,6 +170,8 @@ pub struct Limits {
     /// REST or APPE onto a file copies what stays; more than this only where the file system can
     /// share blocks.
     pub copy_bytes_max: u64,
+    /// An upload that has not moved for so long gives way to the same user who wants to continue it.
+    pub takeover_after: Duration,
     /// How long what arrived of an interrupted upload is kept to be continued.
     pub partial_keep: Duration,
     /// Free bytes on the disk that no upload uses up; `None`: the smaller of 1 GiB and 1 % of it.
@@ -211,6 +213,7 @@ impl Default for Limits {
             replies_bytes_max: 64 * 1024,
             passive_ports_chosen: 64,
             copy_bytes_max: 256 << 20,
+            takeover_after: Duration::from_secs(5),
             partial_keep: Duration::from_secs(24 * 60 * 60),
             min_free_bytes: None,
             rate_bytes_per_s: None,

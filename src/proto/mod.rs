@@ -29,6 +29,9 @@
 //! S: 250-Tree of <absolute path>
 //! S:  <facts> <relative path>            a line per entry, a directory before what is in it
 //! S: 250 <count> entries.                or "250 41 entries, 2 left out."
+//!
+//! C: PARTIAL <path>                      what is there of an upload that broke off
+//! S: 213 <n> <sha256 of those n bytes>   or 550
 //! ```
 //!
 //! UPLOAD takes facts between the number and the space, spelt as in MLST (RFC 3659 section 7):
@@ -36,7 +39,23 @@
 //! the file from the moment it is visible. See [`upload`] for the exact grammar and for what
 //! happens when it is broken: a byte of a body is never read as a command.
 //!
-//! The fourth verb, PARTIAL, continues an interrupted upload; it is not built yet and answers 502.
+//! # Interrupted uploads
+//!
+//! What arrived is kept as a partial, which belongs to a user (an anonymous one: to the address) and
+//! a path. A client that has the same first n bytes sends `REST <n>` and `UPLOAD <rest> <path>`; n
+//! has to be exactly the length of the partial, otherwise 554. A stated `sha256` is that of the
+//! whole file. SIZE gives the length where nothing is published, and DELE removes it. While another
+//! session of the owner still writes it the answer is 450, unless that session has been silent for
+//! 5 s: then it is ended, and what it leaves is taken over.
+//!
+//! | | no partial | a partial of p bytes |
+//! |---|---|---|
+//! | nothing published | STOR; with REST above 0: 554. APPE creates | REST up to p and STOR go on behind so much of it; above 554. APPE goes on |
+//! | published, s bytes | REST up to s and STOR keep so much of the old file; above 554. APPE keeps all of it | REST p and STOR go on; other REST above 0: 554. APPE: 550 |
+//!
+//! STOR and UPLOAD without REST replace the partial. Nothing is kept of what was put behind a part of
+//! a published file, nor in TYPE A; and of STOR and APPE one byte less than arrived, so that a
+//! client that believes it has sent everything still has something to send, and learns the outcome.
 
 pub mod addr;
 pub mod ascii;

@@ -13,7 +13,7 @@ mod protected;
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
@@ -24,7 +24,8 @@ use super::rate::Pace;
 use super::strangers::Place;
 use super::tls::{self, Tls};
 use super::{Id, Shared, Socket, World};
-use crate::session::{Action, Ended, Input, Outcome, PasswordAnswer, Session, Task};
+use crate::session::{Action, Ended, Input, Outcome, PasswordAnswer, Session};
+use crate::storage::partials::Key;
 use control::Closing;
 pub(super) use moving::dispose_of;
 use moving::{Data, Early, Moving};
@@ -81,6 +82,8 @@ pub struct Conn {
     moving: Option<Box<Moving>>,
     /// How fast its transfers may be; `None`: as fast as they can.
     pace: Option<Box<Pace>>,
+    /// The upload of the transfer that has just ended.
+    left: Option<Key>,
     /// A data connection that came before its transfer.
     early: Option<Early>,
     /// A passive data connection was made ready and has not been used for a transfer.
@@ -132,6 +135,7 @@ impl Conn {
             output_at: 0,
             moving: None,
             pace: None,
+            left: None,
             early: None,
             listens: false,
             slot: None,
@@ -191,6 +195,32 @@ impl Conn {
         self.perform(actions, &world, shared);
     }
 
+    /// The answer to [`Action::Reach`], when it was not there at once.
+    pub fn tell_reached(&mut self, free: bool, shared: &mut Shared) {
+        if self.readable && self.unread.len() - self.unread_at < INPUT_BYTES {
+            self.read(shared);
+        }
+        let more_behind = self.unread_at < self.unread.len();
+        self.tell(Input::Reached { free, more_behind }, shared);
+    }
+
+    /// Whether its transfer has not moved for so long.
+    pub fn is_silent(&self, now: Instant, silence: Duration) -> bool {
+        let silent = |at: Instant| now.saturating_duration_since(at) > silence;
+        let moving = self.moving.as_ref();
+        // Who is kept waiting would say more.
+        !self.is_kept_waiting() && moving.is_none_or(|moving| silent(moving.moved_at))
+    }
+
+    /// Its client has come back in another session: what it sent here is kept, and this one ends.
+    pub fn give_way(&mut self) {
+        log::info!(
+            "{} is silent and its upload is continued elsewhere",
+            self.session.peer()
+        );
+        self.dead = true;
+    }
+
     /// A slot may have become free.
     pub fn retry_listening(&mut self, shared: &mut Shared) -> bool {
         if self.listening_until.is_none() {
@@ -238,6 +268,7 @@ impl Conn {
         {
             self.end_transfer(Outcome::NotProtected, shared);
         }
+        self.record_arrived(shared);
         let stalled = self.stall.as_ref().is_some_and(|stall| stall.until <= now);
         if stalled && !self.is_kept_waiting() {
             let moved = self.moved();
@@ -279,6 +310,7 @@ impl Conn {
             self.session.deadline(&world.config),
             waiting,
             self.moving.as_ref().and_then(|m| m.handshake_until),
+            self.moving.as_ref().and_then(|m| m.record_due()),
             self.handshake_until,
             self.listening_until,
             // Who is kept waiting has not stalled.
@@ -374,6 +406,9 @@ impl Conn {
             }
         }
         shared.give_actions(actions);
+        if let Some(key) = self.left.take() {
+            shared.uploads.end(key, self.id);
+        }
     }
 
     fn hand_over(
@@ -383,12 +418,7 @@ impl Conn {
         shared: &mut Shared,
         actions: &mut Vec<Action>,
     ) {
-        let kept = match &input {
-            Input::TransferEnded(ended) => ended.job.keep_if_large(),
-            _ => None,
-        };
         self.session.handle(input, &shared.context(world), actions);
-        dispose_of(kept, shared);
     }
 
     fn act(&mut self, action: Action, shared: &mut Shared) -> Option<Input> {
@@ -433,6 +463,7 @@ impl Conn {
                 self.rest(shared);
                 let bytes = moving.pump.moved();
                 self.flushed += moving.moved();
+                self.left = moving.upload;
                 let ended = Ended {
                     job: moving.pump.into_job(),
                     outcome: Outcome::Cut,
@@ -441,8 +472,13 @@ impl Conn {
                 Some(Input::TransferEnded(ended))
             }
             Action::Commit(upload, how) => self.commit(upload, &how, shared),
-            Action::Run(task @ Task::Dispose(_)) => {
-                shared.background.order_unattended(task);
+            Action::Reach(key) => {
+                let free = shared.uploads.reach(key, self.id);
+                let more_behind = false;
+                free.then_some(Input::Reached { free, more_behind })
+            }
+            Action::Run(task) if task.is_unattended() => {
+                self.order_unattended(task, shared);
                 None
             }
             Action::Run(task) => {

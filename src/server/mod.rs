@@ -25,8 +25,10 @@ mod pump;
 mod rate;
 mod start;
 mod strangers;
+mod sweeper;
 mod timers;
 mod tls;
+mod uploads;
 pub mod walls;
 
 use std::collections::{HashMap, VecDeque};
@@ -45,6 +47,7 @@ use slab::Slab;
 use crate::config::Config;
 use crate::fingerprint::Fingerprint;
 use crate::session::{Action, Context, Done, Input, Task};
+use crate::storage::partials::{Kept, Key};
 use crate::storage::root::Root;
 use accept::{Listener, counted};
 use background::Background;
@@ -60,8 +63,10 @@ use rate::Rates;
 pub use start::{StartError, examine, raise_descriptor_limit, serves_users};
 use start::{load_users, warn_of_missing_homes};
 use strangers::Strangers;
+use sweeper::Sweeper;
 use timers::Timers;
 pub use tls::Certificate;
+use uploads::Uploads;
 
 const EVENTS_PER_TURN: usize = 1024;
 /// When a passive port becomes free because its time is over, no event tells.
@@ -151,6 +156,8 @@ struct Shared {
     passive: Passive,
     background: Background,
     commits: Commits,
+    uploads: Uploads,
+    sweeper: Sweeper,
     /// `None`: there is no TLS.
     tls: Option<tls::Setup>,
     /// Where there are users.
@@ -271,10 +278,11 @@ impl Server {
             self.hear_background();
             self.expire();
             self.bury();
+            self.settle_takeovers();
             match self.stopping {
                 Stopping::Now => return Ok(()),
                 Stopping::No => {}
-                _ if self.conns.is_empty() && self.shared.commits.is_idle() => return Ok(()),
+                _ if self.is_idle() => return Ok(()),
                 Stopping::Draining(until) if until <= self.shared.now => self.end_drain(),
                 Stopping::Ending(until) if until <= self.shared.now => return Ok(()),
                 _ => {}
@@ -282,10 +290,15 @@ impl Server {
         }
     }
 
+    /// Whether nothing is left to be done for anybody.
+    fn is_idle(&self) -> bool {
+        let shared = &self.shared;
+        self.conns.is_empty() && shared.commits.is_idle() && !shared.uploads.is_keeping()
+    }
+
     fn read_clocks(&mut self) {
         self.shared.now = Instant::now();
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.shared.wall_s = wall.map_or(0, |since| since.as_secs() as i64);
+        self.shared.wall_s = wall_s();
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -477,18 +490,69 @@ impl Server {
             }
         }
         while let Some((id, done)) = self.shared.background.result() {
-            if let Ok(Done::Counted(count, more)) = done {
-                self.counts.counted(count, more, now);
-                continue;
-            }
-            if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
-                conn.tell(Input::TaskDone(done), &mut self.shared);
-                queue(&mut self.ready, conn);
+            match done {
+                Ok(Done::Counted(count, more)) => self.counts.counted(count, more, now),
+                Ok(Done::Kept { key, kept }) => self.kept(key, kept),
+                Ok(Done::Forgotten(key)) => self.kept(Some(key), None),
+                done => {
+                    if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
+                        conn.tell(Input::TaskDone(done), &mut self.shared);
+                        queue(&mut self.ready, conn);
+                    }
+                }
             }
         }
         if let Some(piece) = self.counts.piece(now) {
             let task = Task::Count(piece);
             self.shared.background.order_unattended(task);
+        }
+    }
+
+    /// What there was of an upload that broke off is where it belongs.
+    fn kept(&mut self, key: Option<Key>, kept: Option<Kept>) {
+        let has_to_go = key.is_some_and(|key| self.shared.uploads.kept(key));
+        match (kept, key) {
+            (Some(kept), _) if has_to_go => {
+                let task = Task::Forget(kept.place);
+                self.shared.background.order_unattended(task);
+            }
+            (Some(kept), _) => self.shared.sweeper.kept(kept),
+            (None, Some(key)) if has_to_go => {
+                self.shared.uploads.kept(key);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Whoever asked for a partial that another session writes gets an answer: at once if that
+    /// session is alive; if it has lost its client, behind its end.
+    fn settle_takeovers(&mut self) {
+        let now = self.shared.now;
+        let silence = self.shared.world.config.limits.takeover_after;
+        while let Some((asker, writer, key)) = self.shared.uploads.next_asked() {
+            match self
+                .conns
+                .get_mut(writer.key)
+                .filter(|conn| conn.id == writer)
+            {
+                Some(conn) if !conn.is_silent(now, silence) => self.tell_reached(asker, false),
+                Some(conn) => {
+                    conn.give_way();
+                    queue(&mut self.ready, conn);
+                    self.shared.uploads.wait(key, asker);
+                }
+                None => self.shared.uploads.wait(key, asker),
+            }
+        }
+        while let Some(id) = self.shared.uploads.next_freed() {
+            self.tell_reached(id, true);
+        }
+    }
+
+    fn tell_reached(&mut self, id: Id, free: bool) {
+        if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
+            conn.tell_reached(free, &mut self.shared);
+            queue(&mut self.ready, conn);
         }
     }
 
@@ -545,6 +609,12 @@ impl Server {
             self.accept_retry = None;
         }
     }
+}
+
+/// Seconds since 1970.
+fn wall_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as i64)
 }
 
 /// Puts a connection into the queue once.

@@ -13,8 +13,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::tls::{self, Read, Tls, WRITE_BYTES};
-use crate::session::{Job, Outcome, Send};
-use crate::storage::staging::Upload;
+use crate::session::{Job, Outcome, Receive, Send};
 use receiving::{Pipe, copy_in, decrypt_in, discard, splice_in, write_in};
 
 /// Bytes that one connection may move per turn of the reactor, so that a fast transfer does not
@@ -134,10 +133,18 @@ impl Pump {
         matches!(self.job, Job::Receive(_) | Job::Discard(_))
     }
 
-    /// The staged file that comes in, if one does.
-    pub fn upload(&self) -> Option<&Upload> {
+    /// The file that comes in, if one does.
+    pub fn receive(&self) -> Option<&Receive> {
         match &self.job {
-            Job::Receive(receive) => Some(&receive.upload),
+            Job::Receive(receive) => Some(receive),
+            Job::Send(_) | Job::Discard(_) | Job::Text(_) => None,
+        }
+    }
+
+    /// The same, to be told something.
+    pub fn receive_mut(&mut self) -> Option<&mut Receive> {
+        match &mut self.job {
+            Job::Receive(receive) => Some(receive),
             Job::Send(_) | Job::Discard(_) | Job::Text(_) => None,
         }
     }

@@ -28,7 +28,9 @@ use super::passwords::Passwords;
 use super::pump::Tools;
 use super::rate::Rates;
 use super::strangers::Strangers;
+use super::sweeper::Sweeper;
 use super::timers::Timers;
+use super::uploads::Uploads;
 use super::{
     Certificate, LISTENERS, ONE_TIME_USER, PASSIVE, Random, SIGNAL, Server, Shared, Stopping, WAKE,
     World, conn, listen, tls, walls,
@@ -163,6 +165,7 @@ impl Server {
         if let Some(users) = &users {
             counts.add(home.set_quotas(users.quotas()));
         }
+        let sweeper = Sweeper::start(&home, limits.partial_keep).map_err(io)?;
         let now = Instant::now();
         let passwords = users.map(|users| Passwords::start(users, &home, &waker, now));
         let rates = Rates::new(config.limits.rate_bytes_per_s);
@@ -174,6 +177,8 @@ impl Server {
             background,
             commits,
             rates,
+            uploads: Uploads::default(),
+            sweeper,
             tls,
             lingering: Lingering::new((descriptors as usize / 16).clamp(1, LINGERING_MAX)),
             inputs: Buffers::new(conn::INPUT_BYTES, 4 * conn::INPUT_BYTES),

@@ -78,7 +78,7 @@ impl Session {
         }
         let reply = match (ended.outcome, what) {
             (Outcome::Complete, What::Store { publish, sha256 }) => {
-                match self.stored(ended.job, ended.bytes, sha256, via) {
+                match self.stored(ended.job, ended.bytes, sha256, via, out) {
                     Err(reply) => {
                         self.log_transfer(record, false, cx);
                         reply
@@ -103,7 +103,13 @@ impl Session {
             (outcome, what) if via == Via::Control => {
                 return self.broke_off_in_band(outcome, what, ended.job, ended.bytes, out);
             }
-            (outcome, _) => broke_off(outcome),
+            (outcome, _) => {
+                match outcome {
+                    Outcome::Failed(_) => discard(ended.job, out),
+                    _ => break_off(ended.job, out),
+                }
+                broke_off(outcome)
+            }
         };
         self.say(reply, out);
         if aborting {
@@ -118,21 +124,25 @@ impl Session {
         bytes: u64,
         sha256: Option<[u8; 32]>,
         via: Via,
+        out: &mut Vec<Action>,
     ) -> Result<(Upload, Reply), Reply> {
-        let Job::Receive(receive) = job else {
+        let Job::Receive(mut receive) = job else {
             return Err(Reply::new(451, "Local error."));
         };
         // A killed client's kernel ends its data connection in order too; but then the control
         // connection has ended as well, without QUIT.
         if via != Via::Control && self.control_ended && !self.quit_queued {
+            break_off(Job::Receive(receive), out);
             return Err(Reply::new(
                 426,
                 "The control connection ended during the upload.",
             ));
         }
+        receive.upload.forget_partial();
         if let Some(stated) = sha256 {
-            let found = receive.digest.map(|digest| digest.finalize());
+            let found = receive.digest.take().map(|digest| digest.finalize());
             if found.is_none_or(|found| found[..] != stated) {
+                discard(Job::Receive(receive), out);
                 return Err(Reply::new(
                     451,
                     "The content does not have the stated SHA-256.",
@@ -159,6 +169,7 @@ impl Session {
             (Outcome::Failed(error), What::Store { .. }, Job::Receive(receive)) => {
                 let left = receive.bytes.unwrap_or(0);
                 let reply = Reply::from(error);
+                discard(Job::Receive(receive), out);
                 if left > IMMEDIATE_BYTES_MAX {
                     return self.hang_up(reply, out);
                 }
@@ -167,10 +178,12 @@ impl Session {
                 let what = What::Discard(reply);
                 self.answer(Ok(Answer::Later(Later::Transfer { via, what })), out);
             }
-            (Outcome::Stalled, What::Store { .. } | What::Discard(_), _) => {
+            (Outcome::Stalled, What::Store { .. } | What::Discard(_), job) => {
+                break_off(job, out);
                 self.hang_up(Reply::new(426, "The upload stalled."), out);
             }
-            (outcome, ..) => {
+            (outcome, _, job) => {
+                break_off(job, out);
                 log::warn!(
                     "{} a transfer broke off after {bytes} bytes: {outcome:?}",
                     self.peer
@@ -179,6 +192,19 @@ impl Session {
             }
         }
     }
+}
+
+/// What arrived is kept.
+fn break_off(job: Job, out: &mut Vec<Action>) {
+    out.extend(job.break_off().map(Action::Run));
+}
+
+/// What arrived is of no use, or there is no room for it.
+fn discard(mut job: Job, out: &mut Vec<Action>) {
+    if let Job::Receive(receive) = &mut job {
+        receive.upload.forget_partial();
+    }
+    break_off(job, out);
 }
 
 fn end_of_text(end: &EndOfText, job: &Job) -> Reply {

@@ -9,6 +9,7 @@ use crate::accounts::password::Password;
 use crate::accounts::users::User;
 use crate::config::Config;
 use crate::proto::reply::Reply;
+use crate::storage::partials::Key;
 use crate::storage::root::Root;
 use crate::storage::staging::{Publish, Upload};
 
@@ -40,7 +41,14 @@ pub enum Input {
     TransferEnded(Ended),
     /// The answer to the first [`Action::Commit`] that has none yet.
     Committed(std::io::Result<()>),
-    /// The answer to [`Action::Run`], but for [`Task::Dispose`], which has none.
+    /// The answer to [`Action::Reach`].
+    Reached {
+        /// Nobody writes that partial, or not any more.
+        free: bool,
+        /// Bytes have arrived behind the command meanwhile.
+        more_behind: bool,
+    },
+    /// The answer to [`Action::Run`], unless [`Task::is_unattended`].
     TaskDone(std::io::Result<Done>),
     /// The client sends no more (FIN). What it sent before is still answered.
     ControlEnded,
@@ -91,6 +99,10 @@ pub enum Action {
     /// Bring a staged file to the disk and give it its name, behind those before it. Answered by
     /// [`Input::Committed`]; meanwhile there may be more of them.
     Commit(Box<Upload>, Publish),
+    /// Find out whether another session writes this partial. One that has been silent for a while is
+    /// ended, for it has lost its client, and what it leaves is waited for. Answered by
+    /// [`Input::Reached`].
+    Reach(Key),
     /// Do work that takes long. Answered by [`Input::TaskDone`].
     Run(Task),
     /// The client begins TLS behind what was said so far: from here on everything travels inside it.

@@ -7,12 +7,14 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::login::Login;
+use super::partials::{remove_partial, size_of_partial};
 use super::{Action, Algorithm, Answer, Handled, Later, Task, Turn};
 use crate::accounts::Permission;
 use crate::config::Durability;
 use crate::proto::facts::{Kind, write_facts};
 use crate::proto::reply::{IntoText, Reply, quoted};
 use crate::proto::time::{parse_14, text_14};
+use crate::storage::partials::{Place, Removed, clear_dir};
 use crate::storage::path::VirtualPath;
 
 /// What a path argument means, seen from `cwd`, if clients can reach it.
@@ -73,13 +75,21 @@ pub(super) fn mkd(login: &mut Login, turn: &mut Turn) -> Handled {
 }
 
 pub(super) fn rmd(login: &mut Login, turn: &mut Turn) -> Handled {
-    login.home.remove_dir(&login.path(turn.argument)?)?;
+    let path = login.path(turn.argument)?;
+    match login.home.remove_dir(&path) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTEMPTY) => {
+            // Nobody can see what may be in it.
+            clear_dir(&login.home, &path)?;
+            login.home.remove_dir(&path)?;
+        }
+        done => done?,
+    }
     Ok(Reply::new(250, "Removed.").into())
 }
 
 /// Freeing the blocks of a large file takes long, but only once nobody has it open; so the last
 /// descriptor of one is closed elsewhere.
-fn dispose_of(kept: Option<OwnedFd>, turn: &mut Turn) {
+pub(super) fn dispose_of(kept: Option<OwnedFd>, turn: &mut Turn) {
     if let Some(file) = kept {
         turn.out.push(Action::Run(Task::Dispose(file)));
     }
@@ -88,8 +98,18 @@ fn dispose_of(kept: Option<OwnedFd>, turn: &mut Turn) {
 pub(super) fn dele(login: &mut Login, turn: &mut Turn) -> Handled {
     let path = login.path(turn.argument)?;
     let kept = login.home.keep_if_large(&path);
-    login.home.remove_file(&path)?;
+    match login.home.remove_file(&path) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => {
+            return remove_partial(login, turn, &path);
+        }
+        done => done?,
+    }
     dispose_of(kept, turn);
+    if let Ok(place) = Place::of(&login.home, &path, &login.owner)
+        && let Removed::Gone(large) = place.remove()
+    {
+        dispose_of(large, turn);
+    }
     Ok(Reply::new(250, "Removed.").into())
 }
 
@@ -132,7 +152,13 @@ pub(super) fn size(login: &mut Login, turn: &mut Turn) -> Handled {
             "The size in TYPE A is not known; use TYPE I.",
         ));
     }
-    let meta = login.home.stat(&login.path(turn.argument)?)?;
+    let path = login.path(turn.argument)?;
+    let meta = match login.home.stat(&path) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => {
+            return size_of_partial(login, turn, &path);
+        }
+        found => found?,
+    };
     match meta.kind {
         Kind::File => Ok(Reply::new(213, meta.size.to_string()).into()),
         Kind::Dir => Err(io::Error::from(Errno::ISDIR).into()),
@@ -215,9 +241,9 @@ pub(super) fn avbl(login: &mut Login, turn: &mut Turn) -> Handled {
 /// What the reply to a digest verb says beside the digest.
 #[derive(Debug)]
 pub(super) struct DigestOf {
-    path: Vec<u8>,
-    bytes: u64,
-    algorithm: Algorithm,
+    pub(super) path: Vec<u8>,
+    pub(super) bytes: u64,
+    pub(super) algorithm: Algorithm,
 }
 
 fn digest(

@@ -6,13 +6,15 @@ use sha2::{Digest, Sha256};
 use super::files::path_of;
 use super::job::{Job, Receive, Transfer, Via};
 use super::login::Login;
+use super::partials::{self, Asked, Begun, Continuing, NotYet};
 use super::text::{Source, Style, Text};
 use super::transfers::{EndOfText, What, mode_of, part_of};
-use super::{Action, Answer, Handled, Later, Session, Turn, Who};
+use super::{Action, Answer, Handled, Later, Session, Task, Turn, Who};
 use crate::accounts::Permission;
 use crate::proto::reply::Reply;
 use crate::proto::upload::{self, Head, IMMEDIATE_BYTES_MAX};
-use crate::storage::staging::{Publish, Upload};
+use crate::storage::partials::NAMED_FROM_BYTES;
+use crate::storage::staging::Publish;
 use crate::storage::walk::Tree;
 
 fn in_band(turn: &mut Turn, job: Job, what: What) -> Handled {
@@ -65,16 +67,14 @@ pub(super) fn upload(session: &mut Session, turn: &mut Turn) -> Handled {
     };
     match stage(login, turn, bytes, facts, path) {
         Ok((receive, what)) => {
-            if !immediate {
-                turn.out.push(Action::Reply(Reply::new(
-                    150,
-                    format!("send {bytes} bytes."),
-                )));
-            }
-            in_band(turn, Job::Receive(Box::new(receive)), what)
+            let reply = Reply::new(150, format!("send {bytes} bytes."));
+            take_body(turn, receive, what, (!immediate).then_some(reply))
         }
-        Err(reply) if immediate => in_band(turn, Job::Discard(bytes), What::Discard(reply)),
-        Err(reply) => refuse_waiting(turn, reply),
+        Err(NotYet::Refused(reply)) if immediate => {
+            in_band(turn, Job::Discard(bytes), What::Discard(reply))
+        }
+        Err(NotYet::Refused(reply)) => refuse_waiting(turn, reply),
+        Err(NotYet::Asking) => NotYet::Asking.answer(),
     }
 }
 
@@ -84,6 +84,25 @@ pub(super) fn immediate_path(argument: &[u8]) -> Option<&[u8]> {
         Head::Immediate { path, .. } => Some(path.unwrap_or_default()),
         Head::Waiting { .. } | Head::Malformed | Head::Lost => None,
     }
+}
+
+fn take_body(turn: &mut Turn, receive: Receive, what: What, reply: Option<Reply>) -> Handled {
+    let (bytes, stated) = (receive.at, receive.digest.is_some());
+    let file = (bytes > 0 && stated).then(|| receive.upload.file().try_clone());
+    let job = Job::Receive(Box::new(receive));
+    let Some(file) = file else {
+        turn.out.extend(reply.map(Action::Reply));
+        return in_band(turn, job, what);
+    };
+    // The stated digest is that of the whole file, and a part of it is here already.
+    let (via, protect) = (Via::Control, false);
+    turn.out
+        .push(Action::Run(Task::Hash { file: file?, bytes }));
+    Ok(Answer::Later(Later::Continue(Continuing {
+        reply,
+        transfer: Transfer { job, via, protect },
+        what,
+    })))
 }
 
 /// A client that did not wait for 150 has sent its body already: what follows is no command.
@@ -96,30 +115,29 @@ fn refuse_waiting(turn: &Turn, reply: Reply) -> Handled {
 
 fn stage(
     login: &mut Login,
-    turn: &Turn,
+    turn: &mut Turn,
     bytes: u64,
     facts: &[u8],
     path: Option<&[u8]>,
-) -> Result<(Receive, What), Reply> {
+) -> Result<(Receive, What), NotYet> {
     let Some(path) = path.filter(|path| !path.is_empty()) else {
-        return Err(Reply::new(501, "It is written UPLOAD bytes path."));
+        return Err(Reply::new(501, "It is written UPLOAD bytes path.").into());
     };
     if turn.argument.contains(&0) {
-        return Err(Reply::new(501, "There is a NUL byte in the line."));
+        return Err(Reply::new(501, "There is a NUL byte in the line.").into());
     }
     let Some(facts) = upload::parse_facts(facts) else {
-        return Err(Reply::new(
-            501,
-            "There are the facts modify, unix.mode and sha256.",
-        ));
+        let text = "There are the facts modify, unix.mode and sha256.";
+        return Err(Reply::new(501, text).into());
     };
     login.check(Permission::Write)?;
-    if login.restart > 0 {
-        return Err(Reply::new(554, "There is nothing to continue."));
-    }
     let path = login.new_path(path)?;
-    let mut upload = Upload::create(&login.home, &path)?;
-    upload.announce(bytes)?;
+    let mut begun = partials::stage(login, turn, &path, Asked::Upload)?;
+    begun.upload.announce(begun.at + bytes)?;
+    if begun.at + bytes > NAMED_FROM_BYTES {
+        begun.upload.take_partial_name();
+    }
+    let Begun { upload, at, .. } = begun;
     log::debug!("{} UPLOAD {}", login.peer, path);
     let publish = Publish {
         mode: facts.mode.unwrap_or_else(|| mode_of(&upload, login.umask)),
@@ -129,7 +147,7 @@ fn stage(
     let digest = facts.sha256.map(|_| Sha256::new());
     let receive = Receive {
         upload,
-        at: 0,
+        at,
         bytes: Some(bytes),
         ascii: None,
         digest,

@@ -5,15 +5,15 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use sha2::Sha256;
 
+use super::task::Task;
 use super::text::Text;
 use crate::proto::ascii::{FromWire, ToWire};
+use crate::storage::partials::Key;
 use crate::storage::path::VirtualPath;
-use crate::storage::root::LARGE_BYTES;
 use crate::storage::staging::Upload;
 
 /// A transfer: what is moved, over which connection.
@@ -52,12 +52,22 @@ pub enum Job {
 }
 
 impl Job {
-    /// The staged file, if freeing its blocks would take long: they are freed where this descriptor
-    /// is closed, and not where a job that came to nothing is dropped.
-    pub fn keep_if_large(&self) -> Option<OwnedFd> {
+    /// What there is to do when it has broken off: an upload is kept, or goes where freeing its blocks
+    /// stops nobody.
+    pub fn break_off(self) -> Option<Task> {
         match self {
-            Job::Receive(receive) if receive.at >= LARGE_BYTES => receive.upload.keep_if_large(),
-            Job::Receive(_) => None,
+            Job::Receive(receive) => Some(Task::Keep {
+                upload: Box::new(receive.upload),
+                at: receive.at,
+            }),
+            Job::Send(_) | Job::Discard(_) | Job::Text(_) => None,
+        }
+    }
+
+    /// What others know the upload by that it is a part of.
+    pub fn key(&self) -> Option<Key> {
+        match self {
+            Job::Receive(receive) => receive.upload.key(),
             Job::Send(_) | Job::Discard(_) | Job::Text(_) => None,
         }
     }

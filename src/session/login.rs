@@ -18,6 +18,7 @@ use crate::config::TlsLevel;
 use crate::proto::facts::Facts;
 use crate::proto::line::{Quoted, verb_and_argument};
 use crate::proto::reply::{IntoText, Reply, Text};
+use crate::storage::partials::Owner;
 use crate::storage::path::VirtualPath;
 use crate::storage::root::Root;
 
@@ -29,6 +30,8 @@ pub(super) struct Login {
     /// What the user sees as `/`.
     pub(super) home: Arc<Root>,
     pub(super) permissions: Permissions,
+    /// Whose interrupted uploads may be continued here.
+    pub(super) owner: Owner,
     pub(super) cwd: VirtualPath,
     pub(super) ascii: bool,
     pub(super) umask: u32,
@@ -129,6 +132,11 @@ impl Session {
             user,
             home,
             permissions,
+            owner: if accounts::is_anonymous(name) {
+                Owner::stranger(self.peer.ip())
+            } else {
+                Owner::user(name)
+            },
             cwd: VirtualPath::root(),
             ascii: false,
             umask: cx.config.umask,

@@ -9,9 +9,10 @@
 //! Two methods take input. [`Session::receive`] takes what came over the control connection, at
 //! most one command per call, and says how much it used. [`Session::handle`] takes everything else.
 //! Both append to a list of actions, which must be carried out in order before the next call.
-//! Some actions are questions: [`Action::CheckPassword`], [`Action::Listen`], [`Action::Transfer`]
-//! and [`Action::Run`] are answered by exactly one [`Input`] each, and until then the session takes
-//! no further command but ABOR, STAT and NOOP during a transfer over a data connection.
+//! Some actions are questions: [`Action::CheckPassword`], [`Action::Listen`], [`Action::Transfer`],
+//! [`Action::Reach`] and [`Action::Run`] (but for [`Task::is_unattended`]) are answered by exactly
+//! one [`Input`] each, and until then the session takes no further command but ABOR,
+//! STAT and NOOP during a transfer over a data connection.
 //! [`Action::Commit`] is answered too, one after the other; until then uploads go on.
 //!
 //! Three methods ask: [`Session::deadline`], [`Session::wants_input`] and [`Session::totals`].
@@ -24,6 +25,7 @@ mod inline;
 mod job;
 mod listings;
 mod login;
+mod partials;
 mod record;
 mod refusal;
 mod security;
@@ -52,6 +54,7 @@ use crate::proto::line::{self, Split};
 use crate::proto::reply::Reply;
 use due::{Due, Dues};
 use login::Login;
+use partials::{Continuing, Reaching};
 use security::Security;
 use transfers::{Running, What};
 use verbs::{Argument, Run, Verb};
@@ -93,6 +96,8 @@ enum Wait {
     Listening { extended: bool },
     /// A digest, a copy, or names that go to the disk.
     Task(Box<Pending>),
+    /// Whether another session writes a partial.
+    Reach(Box<Reaching>),
     /// The end of a transfer.
     Transfer(Box<Running>),
     /// What is owed; behind it the connection ends.
@@ -114,6 +119,7 @@ enum Pending {
         transfer: Transfer,
         what: What,
     },
+    Continue(Continuing),
 }
 
 /// One control connection.
@@ -170,6 +176,9 @@ enum Later {
     },
     /// This reply, when the names are on the disk.
     Names(Reply),
+    Continue(Continuing),
+    /// The same line once more, when the shell has said who else is at it.
+    Reach,
     Transfer {
         via: Via,
         what: What,
@@ -190,6 +199,14 @@ impl From<Reply> for Answer {
     }
 }
 
+/// A line, and how it came.
+struct Line<'a> {
+    clean: &'a [u8],
+    argument: &'a [u8],
+    more_behind: bool,
+    reached: Option<bool>,
+}
+
 /// What a handler gets besides the session or the login.
 struct Turn<'a> {
     cx: &'a Context<'a>,
@@ -199,6 +216,8 @@ struct Turn<'a> {
     security: &'a mut Security,
     /// Bytes have arrived behind the line.
     more_behind: bool,
+    /// The answer to [`Action::Reach`], if the line has been here before.
+    reached: Option<bool>,
 }
 
 impl Session {
@@ -344,6 +363,7 @@ impl Session {
             Input::Listening(address) => self.listening(address, out),
             Input::TransferEnded(ended) => self.transfer_ended(ended, cx, out),
             Input::Committed(result) => self.committed(result, cx, out),
+            Input::Reached { free, more_behind } => self.reached(free, more_behind, cx, out),
             Input::TaskDone(done) => self.task_done(done, out),
             Input::ControlEnded => self.control_ended = true,
             Input::TimedOut if self.refuses_at(cx.now) => self.refuse_now(out),
@@ -376,17 +396,38 @@ impl Session {
         if line::is_http(&clean) || line::is_proxy_header(&clean) {
             return self.hang_up(Reply::new(500, "This is an FTP server."), out);
         }
-        let (name, argument) = line::verb_and_argument(&clean);
-        let verb = verbs::find(name);
+        let verb = verbs::find(line::verb_and_argument(&clean).0);
         self.last_command = cx.now;
         if verb.is_none_or(|verb| verb.name != "NOOP") {
             self.last_deed = cx.now;
         }
+        self.run_line(&clean, more_behind, None, cx, out);
+    }
+
+    fn run_line(
+        &mut self,
+        clean: &[u8],
+        more_behind: bool,
+        reached: Option<bool>,
+        cx: &Context,
+        out: &mut Vec<Action>,
+    ) {
+        let (name, argument) = line::verb_and_argument(clean);
+        let verb = verbs::find(name);
+        let line = Line {
+            clean,
+            argument: argument.unwrap_or_default(),
+            more_behind,
+            reached,
+        };
         let handled = match verb {
             _ if clean.is_empty() => Err(Reply::new(500, "An empty line is no command.")),
             None => self.unknown(cx),
-            Some(verb) => self.run(verb, &clean, argument, more_behind, cx, out),
+            Some(verb) => self.run(verb, &line, cx, out),
         };
+        if let Ok(Answer::Later(Later::Reach)) = handled {
+            return self.wait_to_reach(clean, more_behind);
+        }
         if let Who::Known(login) = &mut self.who {
             if verb.is_none_or(|verb| !verb.keeps_prefix) {
                 login.restart = 0;
@@ -401,21 +442,22 @@ impl Session {
     fn run(
         &mut self,
         verb: &'static Verb,
-        clean: &[u8],
-        argument: Option<&[u8]>,
-        more_behind: bool,
+        line: &Line,
         cx: &Context,
         out: &mut Vec<Action>,
     ) -> Handled {
         let (mut preferences, mut security) = (self.preferences, self.security);
-        let argument = argument.unwrap_or_default();
+        let Line {
+            clean, argument, ..
+        } = *line;
         let mut turn = Turn {
             cx,
             out,
             argument,
             preferences: &mut preferences,
             security: &mut security,
-            more_behind,
+            more_behind: line.more_behind,
+            reached: line.reached,
         };
         if let Run::Unchecked(handler) = verb.run {
             return handler(self, &mut turn);
@@ -459,7 +501,7 @@ impl Session {
             Ok(Answer::Later(later)) => later,
         };
         self.wait = match later {
-            Later::Cut => return,
+            Later::Cut | Later::Reach => return,
             Later::Close(reply) => return self.hang_up(reply, out),
             Later::Tls(reply) => {
                 out.push(Action::Reply(reply));
@@ -479,6 +521,7 @@ impl Session {
                 transfer,
                 what,
             })),
+            Later::Continue(continuing) => Wait::Task(Box::new(Pending::Continue(continuing))),
             Later::Transfer { via, what } => Wait::Transfer(Box::new(Running {
                 since: self.last_command,
                 via,
@@ -494,6 +537,12 @@ impl Session {
             return;
         };
         let reply = match (*pending, done) {
+            (Pending::Continue(continuing), Ok(Done::Hashed(digest))) => {
+                return self.go_on(continuing, Ok(digest), out);
+            }
+            (Pending::Continue(continuing), Err(error)) => {
+                return self.go_on(continuing, Err(error), out);
+            }
             (_, Err(error)) => error.into(),
             (Pending::Digest { reply, of }, Ok(Done::Digest(hex))) => reply(&of, &hex),
             (Pending::Names(reply), Ok(Done::Nothing)) => reply,

@@ -8,6 +8,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::proto::reply::Reply;
+use crate::storage::copying::is_too_large;
 use crate::storage::quota::Full;
 use crate::storage::room::NoSpace;
 
@@ -25,6 +26,12 @@ impl From<io::Error> for Reply {
             return Reply::new(452, none.to_string());
         }
         let Some(errno) = Errno::from_io_error(&error) else {
+            if is_too_large(&error) {
+                return Reply::new(
+                    452,
+                    "The file system cannot share blocks, and this file is too large to be copied.",
+                );
+            }
             return match error.kind() {
                 io::ErrorKind::UnexpectedEof => {
                     Reply::new(451, "The file became shorter meanwhile.")
@@ -94,5 +101,9 @@ mod tests {
             451
         );
         assert_eq!(Reply::from(io::Error::other("x")).code, 451);
+        assert_eq!(
+            Reply::from(io::Error::other(crate::storage::copying::TooLargeToCopy)).code,
+            452
+        );
     }
 }

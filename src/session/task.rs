@@ -12,8 +12,11 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::proto::upload::hex;
 use crate::storage::commit::Renamed;
+use crate::storage::copying;
 use crate::storage::ledger::Count;
-use crate::storage::staging;
+use crate::storage::partials::{self, Kept, Key, Place, Record};
+use crate::storage::room::NoSpace;
+use crate::storage::staging::Upload;
 
 /// Digests that HASH and its older forms know, in FEAT's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,20 @@ pub enum Task {
         /// Which digest.
         algorithm: Algorithm,
     },
+    /// The SHA-256 of a partial, which is remembered with it.
+    PartialDigest {
+        /// The partial.
+        file: File,
+        /// How much of it.
+        bytes: u64,
+    },
+    /// The state of SHA-256 behind the first `bytes` bytes of a file.
+    Hash {
+        /// What to read.
+        file: File,
+        /// How much of it.
+        bytes: u64,
+    },
     /// Copies the first `bytes` bytes of one file to another.
     Copy {
         /// The file that stays.
@@ -68,11 +85,26 @@ pub enum Task {
         to: File,
         /// How much.
         bytes: u64,
+        /// More than this only where the file system can share blocks.
+        copy_bytes_max: u64,
+        /// Nor more than there is space for.
+        free_bytes: u64,
     },
     /// Brings the names of something that was renamed to the disk.
     SyncNames(Renamed),
     /// Counts a piece of a home tree that has a quota.
     Count(Box<Count>),
+    /// Keeps what arrived of an upload that broke off, if it is to be kept.
+    Keep {
+        /// The upload.
+        upload: Box<Upload>,
+        /// Position behind what arrived.
+        at: u64,
+    },
+    /// Writes down how much of a running upload has arrived.
+    Record(Record),
+    /// Removes a partial.
+    Forget(Place),
     /// Closes the last descriptor of a removed file: freeing the blocks of a large one takes long.
     Dispose(OwnedFd),
 }
@@ -82,8 +114,19 @@ pub enum Task {
 pub enum Done {
     /// The digest in hex digits.
     Digest(String),
+    /// The state of a digest.
+    Hashed(Box<Sha256>),
     /// The piece is counted, and whether there is more.
     Counted(Box<Count>, io::Result<bool>),
+    /// An upload that broke off is dealt with.
+    Kept {
+        /// Which.
+        key: Option<Key>,
+        /// What there is of it now.
+        kept: Option<Kept>,
+    },
+    /// A partial is gone.
+    Forgotten(Key),
     /// Nothing to tell.
     Nothing,
 }
@@ -100,13 +143,48 @@ impl Task {
                 bytes,
                 algorithm,
             } => digest(&file, bytes, algorithm, cancelled).map(Done::Digest),
-            Task::Copy { from, to, bytes } => {
-                staging::copy(&from, &to, bytes, cancelled).map(|()| Done::Nothing)
+            Task::PartialDigest { file, bytes } => {
+                digest_of_partial(&file, bytes, cancelled).map(Done::Digest)
+            }
+            Task::Hash { file, bytes } => {
+                let state = state_of::<Sha256>(|each| read_all(&file, bytes, cancelled, each));
+                Ok(Done::Hashed(Box::new(state?)))
+            }
+            Task::Copy {
+                from,
+                to,
+                bytes,
+                copy_bytes_max,
+                free_bytes,
+            } => {
+                let most = copy_bytes_max.min(free_bytes);
+                match copying::copy(&from, &to, bytes, most, cancelled) {
+                    Err(error) if bytes <= copy_bytes_max && copying::is_too_large(&error) => {
+                        Err(io::Error::other(NoSpace))
+                    }
+                    done => done.map(|()| Done::Nothing),
+                }
             }
             Task::SyncNames(renamed) => renamed.sync().map(|()| Done::Nothing),
             Task::Count(mut count) => {
                 let more = count.step();
                 Ok(Done::Counted(count, more))
+            }
+            Task::Keep { upload, at } => {
+                let key = upload.key();
+                let kept = upload.keep(at).unwrap_or_else(|error| {
+                    log::warn!("what arrived of an interrupted upload is lost: {error}");
+                    None
+                });
+                Ok(Done::Kept { key, kept })
+            }
+            Task::Record(record) => {
+                record.run();
+                Ok(Done::Nothing)
+            }
+            Task::Forget(place) => {
+                place.remove();
+                Ok(Done::Forgotten(place.key()))
             }
             Task::Dispose(descriptor) => {
                 drop(descriptor);
@@ -117,7 +195,20 @@ impl Task {
 
     /// Whether it takes as long as its client wants: reading a file of any size.
     pub fn is_endless(&self) -> bool {
-        matches!(self, Task::Digest { .. })
+        matches!(
+            self,
+            Task::Digest { .. } | Task::PartialDigest { .. } | Task::Hash { .. }
+        )
+    }
+
+    /// Whether no session waits for what comes of it.
+    pub fn is_unattended(&self) -> bool {
+        match self {
+            Task::Digest { .. } | Task::PartialDigest { .. } | Task::Hash { .. } => false,
+            Task::Copy { .. } | Task::SyncNames(_) => false,
+            Task::Keep { .. } | Task::Record(_) | Task::Forget(_) => true,
+            Task::Count(_) | Task::Dispose(_) => true,
+        }
     }
 }
 
@@ -141,9 +232,22 @@ fn digest(
 }
 
 fn with<D: Digest>(read: impl Fn(&mut dyn FnMut(&[u8])) -> io::Result<()>) -> io::Result<String> {
+    Ok(hex(&state_of::<D>(read)?.finalize()))
+}
+
+fn state_of<D: Digest>(read: impl Fn(&mut dyn FnMut(&[u8])) -> io::Result<()>) -> io::Result<D> {
     let mut hasher = D::new();
     read(&mut |chunk| hasher.update(chunk))?;
-    Ok(hex(&hasher.finalize()))
+    Ok(hasher)
+}
+
+fn digest_of_partial(file: &File, bytes: u64, cancelled: &AtomicBool) -> io::Result<String> {
+    if let Some(known) = partials::remembered_digest(file, bytes) {
+        return Ok(known);
+    }
+    let digest = digest(file, bytes, Algorithm::Sha256, cancelled)?;
+    partials::remember_digest(file, bytes, &digest);
+    Ok(digest)
 }
 
 fn read_all(
@@ -190,7 +294,7 @@ mod tests {
         .run(&AtomicBool::new(false))?
         {
             Done::Digest(hex) => Ok(hex),
-            Done::Nothing | Done::Counted(..) => panic!("that is no digest"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -4,10 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use rustix::io::Errno;
-
 use super::job::{Job, Receive, Send, Transfer, Via};
 use super::login::Login;
+use super::partials::{self, Asked, Begun};
 use super::security::refuse_clear_data;
 use super::{Action, Answer, Handled, Later, Task, Turn};
 use crate::proto::addr::{self, BadAddress};
@@ -16,7 +15,7 @@ use crate::proto::facts::Kind;
 use crate::proto::line::number;
 use crate::proto::reply::{IntoText, Reply};
 use crate::storage::path::VirtualPath;
-use crate::storage::staging::{self, Publish, Upload};
+use crate::storage::staging::{Publish, Upload};
 
 /// A transfer that is under way.
 #[derive(Debug)]
@@ -300,78 +299,51 @@ pub(super) fn part_of(
 }
 
 pub(super) fn stor(login: &mut Login, turn: &mut Turn) -> Handled {
-    login.arranged(turn)?;
-    let path = login.new_path(turn.argument)?;
-    let keep = match login.restart {
-        0 => None,
-        _ if login.ascii => return Err(Reply::new(554, "REST is for TYPE I.")),
-        offset => match login.home.open_file(&path) {
-            Ok((old, meta)) if meta.size >= offset => Some((old, offset)),
-            Ok((_, meta)) => {
-                return Err(Reply::new(
-                    554,
-                    format!("The file has {} bytes.", meta.size),
-                ));
-            }
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => {
-                return Err(Reply::new(554, "There is nothing to continue."));
-            }
-            Err(error) => return Err(error.into()),
-        },
-    };
-    store(
-        login,
-        turn,
-        &path,
-        keep,
-        true,
-        Reply::new(150, "Send the file."),
-    )
+    store(login, turn, Asked::Stor, "Send the file.")
 }
 
 pub(super) fn appe(login: &mut Login, turn: &mut Turn) -> Handled {
-    login.arranged(turn)?;
-    let path = login.new_path(turn.argument)?;
-    let keep = match login.home.open_file(&path) {
-        Ok((_, meta)) if meta.size == 0 => None,
-        Ok((old, meta)) => Some((old, meta.size)),
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => None,
-        Err(error) => return Err(error.into()),
-    };
-    store(
-        login,
-        turn,
-        &path,
-        keep,
-        true,
-        Reply::new(150, "Send what is to be appended."),
-    )
+    store(login, turn, Asked::Appe, "Send what is to be appended.")
 }
 
 pub(super) fn stou(login: &mut Login, turn: &mut Turn) -> Handled {
-    login.arranged(turn)?;
     let name = format!("haul-{:016x}", turn.cx.random);
     let path = login.new_path(name.as_bytes())?;
-    store(
-        login,
-        turn,
-        &path,
-        None,
-        false,
-        Reply::new(150, format!("FILE: {name}")),
-    )
+    login.arranged(turn)?;
+    let begun = Begun {
+        upload: Upload::create(&login.home, &path)?,
+        at: 0,
+        copy: None,
+    };
+    let reply = Reply::new(150, format!("FILE: {name}"));
+    receive(login, turn, begun, false, reply)
 }
 
-/// Stages a file and, if something of the old one stays, copies that first.
-fn store(
+fn store(login: &mut Login, turn: &mut Turn, asked: Asked, text: &'static str) -> Handled {
+    login.arranged(turn)?;
+    let path = login.new_path(turn.argument)?;
+    let begun = match partials::stage(login, turn, &path, asked) {
+        Ok(begun) => begun,
+        Err(not_yet) => return not_yet.answer(),
+    };
+    log::debug!("{} stores {}", login.peer, path);
+    receive(login, turn, begun, true, Reply::new(150, text))
+}
+
+/// The bytes of a staged file come over the data connection, once what stays of an old file has been
+/// copied.
+fn receive(
     login: &mut Login,
     turn: &mut Turn,
-    path: &VirtualPath,
-    keep: Option<(std::fs::File, u64)>,
+    begun: Begun,
     replace: bool,
     preliminary: Reply,
 ) -> Handled {
-    let mut upload = Upload::create(&login.home, path)?;
+    let Begun {
+        mut upload,
+        at,
+        copy,
+    } = begun;
     let publish = Publish {
         mode: mode_of(&upload, login.umask),
         modify_s: None,
@@ -381,52 +353,38 @@ fn store(
         publish,
         sha256: None,
     };
-    let at = keep.as_ref().map_or(0, |(_, bytes)| *bytes);
-    let ascii = login.ascii.then(FromWire::default);
-    log::debug!("{} stores {}", login.peer, path);
-    let Some((from, bytes)) = keep else {
-        // Where there is no room for a single byte, it is better said at once.
-        upload.make_room(1)?;
-        let receive = Receive {
-            upload,
-            at,
-            bytes: None,
-            ascii,
-            digest: None,
-        };
-        return begin(
-            login,
-            turn,
-            preliminary,
-            Job::Receive(Box::new(receive)),
-            what,
-        );
+    let to = match copy {
+        Some(_) => Some(upload.file().try_clone()?),
+        None => None,
     };
-    let to = upload.file().try_clone()?;
-    let shares = staging::share(&from, &to, bytes);
-    if shares {
-        upload.count_shared(bytes)?;
-    } else if bytes > turn.cx.config.limits.copy_bytes_max {
-        return Err(Reply::new(
-            452,
-            "The file system cannot share blocks, and this file is too large to be copied.",
-        ));
+    let free_bytes = match copy {
+        Some(_) => login.home.free_disk_bytes(upload.path())?,
+        None => 0,
+    };
+    if copy.is_some() {
+        upload.count_shared(at)?;
     }
+    // Where there is no room for a single byte, it is better said at once.
     upload.make_room(at + 1)?;
-    let receive = Receive {
+    let job = Job::Receive(Box::new(Receive {
         upload,
         at,
         bytes: None,
-        ascii,
+        ascii: login.ascii.then(FromWire::default),
         digest: None,
-    };
-    let job = Job::Receive(Box::new(receive));
-    if shares {
+    }));
+    let (Some(from), Some(to)) = (copy, to) else {
         return begin(login, turn, preliminary, job, what);
-    }
+    };
     let via = login.arranged(turn)?;
     login.data = None;
-    turn.out.push(Action::Run(Task::Copy { from, to, bytes }));
+    turn.out.push(Action::Run(Task::Copy {
+        from,
+        to,
+        bytes: at,
+        copy_bytes_max: turn.cx.config.limits.copy_bytes_max,
+        free_bytes,
+    }));
     let protect = turn.security.protects_data();
     let transfer = Transfer { job, via, protect };
     Ok(Answer::Later(Later::Copy {

@@ -4,7 +4,9 @@
 //! from it. A new verb is one row here, one function, one dialogue.
 
 use super::login::{self, Login};
-use super::{Handled, Session, Turn, ending, files, inline, listings, security, site, transfers};
+use super::{
+    Handled, Session, Turn, ending, files, inline, listings, partials, security, site, transfers,
+};
 use crate::accounts::Permission;
 
 /// One verb.
@@ -134,7 +136,7 @@ pub static VERBS: &[Verb] = &[
     row("NOOP", No, Anytime(login::noop), "NOOP").busy().keeps(),
     row("OPTS", Required, Anytime(login::opts), "OPTS UTF8|MLST|HASH [value]"),
     row("P@SW", No, LoggedIn(P::None, transfers::pasv), "P@SW").keeps(),
-    row("PARTIAL", Required, NotBuilt, "PARTIAL path"),
+    row("PARTIAL", Required, LoggedIn(P::Write, partials::partial), "PARTIAL path").feat(Feature::Name),
     row("PASS", Optional, Anytime(login::pass), "PASS password"),
     row("PASV", No, LoggedIn(P::None, transfers::pasv), "PASV").keeps(),
     row("PBSZ", Required, Anytime(security::pbsz), "PBSZ 0").feat(Feature::Tls("PBSZ")),

@@ -179,6 +179,13 @@ impl Claim {
         }
     }
 
+    /// What an upload has written stays under its hidden name, and counts from now on.
+    pub(super) fn stays(mut self, new: Amount) -> Result<(), Full> {
+        self.restate(new, Amount::NOTHING)?;
+        self.settle();
+        Ok(())
+    }
+
     pub(super) fn free_bytes(&self) -> u64 {
         self.allotment.free().bytes
     }

@@ -8,8 +8,10 @@
 //! Errors are those of the kernel and carry its number.
 
 pub mod commit;
+pub mod copying;
 pub mod ledger;
 pub mod made;
+pub mod partials;
 pub mod path;
 pub mod quota;
 pub mod room;

@@ -151,6 +151,11 @@ impl Room {
         }
     }
 
+    /// Room in quotas that was kept later.
+    pub(super) fn claim(&mut self, claims: Vec<Claim>) {
+        self.claims.extend(claims);
+    }
+
     /// The staged file has a hidden name: whoever counts the tree must not count it again.
     pub(super) fn hide(&mut self, file: (u64, u64)) {
         self.ledger.hide(file);
@@ -164,7 +169,8 @@ impl Room {
             claim.grow(bytes).map_err(Full::into_error)?;
         }
         self.expected = Some(bytes);
-        self.extend(file, 0, bytes)
+        // What is there already takes no more space.
+        self.extend(file, 0, bytes.saturating_sub(self.end))
     }
 
     /// The file begins with `bytes` that it shares with another, for which no space is needed.

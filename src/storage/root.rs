@@ -212,12 +212,22 @@ impl Root {
     /// Bytes that can still be written to the directory at `path` or, if there is none, to that
     /// which would hold `path`: what the disk, the promises made to others and the quotas leave.
     pub fn free_bytes(&self, path: &VirtualPath) -> io::Result<u64> {
-        let dir = match self.resolve(path, PLACE | OFlags::DIRECTORY) {
-            Ok(dir) => Arc::new(dir),
-            Err(_) => self.parent(path, Errno::NOENT)?.0,
-        };
+        let dir = self.dir_of(path)?;
         let (free, _) = self.ledger.space.free(&dir, 0)?;
         Ok(free.min(self.allotted_bytes(&dir)))
+    }
+
+    /// The same, whatever the quotas leave.
+    pub fn free_disk_bytes(&self, path: &VirtualPath) -> io::Result<u64> {
+        let dir = self.dir_of(path)?;
+        Ok(self.ledger.space.free(&dir, 0)?.0)
+    }
+
+    fn dir_of(&self, path: &VirtualPath) -> Result<Arc<OwnedFd>, Errno> {
+        match self.resolve(path, PLACE | OFlags::DIRECTORY) {
+            Ok(dir) => Ok(Arc::new(dir)),
+            Err(_) => Ok(self.parent(path, Errno::NOENT)?.0),
+        }
     }
 
     /// Bytes on each file system that no upload uses up; `None`: the default.

@@ -7,7 +7,6 @@ use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -18,37 +17,36 @@ use rustix::path::DecInt;
 
 use super::ledger::amount_of;
 use super::made::Made;
+use super::partials::{Partial, lock};
 use super::path::{RESERVED_PREFIX, VirtualPath};
 use super::quota::Amount;
 use super::room::Room;
 use super::root::{
-    LARGE_BYTES, Root, keep_if_large, only_modified, permissions, rename_new, stat_in, stat_open,
+    Root, keep_if_large, only_modified, permissions, rename_new, stat_in, stat_open,
 };
 use crate::proto::facts::{Kind, Meta};
 
 /// A hidden name is random in 64 bits: a second one is needed only if somebody else made the first.
 const NAME_ATTEMPTS: usize = 8;
 
-/// How much is copied between two looks at whether it is still wanted.
-const COPY_STEP_BYTES: u64 = 16 << 20;
-const COPY_BUFFER_BYTES: usize = 256 << 10;
-
-/// A file on its way: nobody but its owner can read it, and unless it is published it is gone when
-/// this is dropped.
+/// A file on its way: nobody but its owner can read it, and unless it is published or a partial it is
+/// gone when this is dropped. It is locked from its first moment, see [`super::partials`].
 #[derive(Debug)]
 pub struct Upload {
     staged: Arc<Staged>,
-    dir: Arc<OwnedFd>,
-    name: Vec<u8>,
+    pub(super) dir: Arc<OwnedFd>,
+    pub(super) name: Vec<u8>,
     path: VirtualPath,
-    root: Root,
-    room: Box<Room>,
+    pub(super) root: Root,
+    pub(super) room: Box<Room>,
     /// Which came first: the file system tells a descriptor only of errors since it was opened.
     begun: u64,
-    /// The name in `dir` that the file has meanwhile, where the file system knows no file without
-    /// a name.
-    hidden: Option<Vec<u8>>,
+    /// The name in `dir` that the file has meanwhile: that of a partial, or any where the file
+    /// system knows no file without a name.
+    pub(super) hidden: Option<Vec<u8>>,
     replaces: Option<Meta>,
+    /// `None`: it belongs to nobody who could continue it.
+    pub(super) partial: Option<Partial>,
 }
 
 #[derive(Debug)]
@@ -79,16 +77,7 @@ impl Upload {
 
     fn stage(root: &Root, path: &VirtualPath, nameless: bool) -> io::Result<Upload> {
         let (dir, name) = root.parent(path, Errno::ISDIR)?;
-        let replaces = match stat_in(&dir, name) {
-            Ok(meta) => Some(meta),
-            Err(Errno::NOENT) => None,
-            Err(error) => return Err(error.into()),
-        };
-        match replaces.map(|meta| meta.kind) {
-            Some(Kind::Dir) => return Err(Errno::ISDIR.into()),
-            Some(Kind::Other) => return Err(Errno::NXIO.into()),
-            Some(Kind::File | Kind::Link) | None => {}
-        }
+        let replaces = replaced(&dir, name)?;
         let old = replaces.as_ref().map_or(Amount::NOTHING, amount_of);
         let room = root.claim(&dir, Amount::NAME, old)?;
         let without_name = if nameless {
@@ -98,25 +87,64 @@ impl Upload {
             Err(Errno::OPNOTSUPP)
         };
         let (file, hidden) = match without_name {
-            Ok(file) => (file, None),
+            Ok(file) => {
+                // Nobody else has it yet.
+                lock(&file)?;
+                (file, None)
+            }
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-                let (file, hidden) = with_hidden_name(|hidden| {
-                    rustix::fs::openat(&dir, hidden, flags, Mode::RUSR | Mode::WUSR)
-                })?;
+                let (file, hidden) = with_hidden_name(|hidden| create_locked(&dir, hidden))?;
                 (file, Some(hidden))
             }
             Err(error) => return Err(error.into()),
         };
-        static BEGUN: AtomicU64 = AtomicU64::new(0);
+        let file = File::from(file);
         let mut room = Box::new(Room::new(root.ledger().clone(), room));
         if hidden.is_some() {
             let meta = stat_open(&file)?;
             room.hide((meta.dev, meta.ino));
         }
-        Ok(Upload {
+        Ok(Upload::of(root, path, dir, file, room, hidden, replaces))
+    }
+
+    /// Goes on behind the first `from` bytes of a locked file that has the name of `partial`, and will
+    /// be at `path`. What there is of it counts from now on as a part of this upload.
+    pub(super) fn resume(
+        root: &Root,
+        path: &VirtualPath,
+        file: File,
+        from: u64,
+        partial: Partial,
+    ) -> io::Result<Upload> {
+        let (dir, name) = root.parent(path, Errno::ISDIR)?;
+        let replaces = replaced(&dir, name)?;
+        let old = replaces.as_ref().map_or(Amount::NOTHING, amount_of);
+        let mut room = Box::new(Room::new(root.ledger().clone(), Vec::new()));
+        let meta = stat_open(&file)?;
+        room.hide((meta.dev, meta.ino));
+        root.change(&dir, partial.name(), Amount::NOTHING, Vec::new(), || Ok(()))?;
+        room.claim(root.claim(&dir, Amount::NAME, old)?);
+        room.share(from)?;
+        let hidden = Some(partial.name().to_vec());
+        let mut upload = Upload::of(root, path, dir, file, room, hidden, replaces);
+        upload.partial = Some(partial);
+        Ok(upload)
+    }
+
+    fn of(
+        root: &Root,
+        path: &VirtualPath,
+        dir: Arc<OwnedFd>,
+        file: File,
+        room: Box<Room>,
+        hidden: Option<Vec<u8>>,
+        replaces: Option<Meta>,
+    ) -> Upload {
+        static BEGUN: AtomicU64 = AtomicU64::new(0);
+        let name = path.split().map_or(&b"."[..], |(_, name)| name);
+        Upload {
             staged: Arc::new(Staged {
-                file: File::from(file),
+                file,
                 spoiled: AtomicBool::new(false),
             }),
             dir,
@@ -127,7 +155,8 @@ impl Upload {
             begun: BEGUN.fetch_add(1, Ordering::Relaxed),
             hidden,
             replaces,
-        })
+            partial: None,
+        }
     }
 
     /// It will have `bytes` bytes: room is kept for them in the quotas, and there must be space.
@@ -166,13 +195,6 @@ impl Upload {
             .and_then(|_| keep_if_large(&self.dir, &self.name))
     }
 
-    /// The staged file itself, kept in the same way, for when this is dropped unpublished.
-    pub fn keep_if_large(&self) -> Option<OwnedFd> {
-        let meta = stat_open(self.file()).ok()?;
-        let large = meta.size >= LARGE_BYTES;
-        large.then(|| self.file().try_clone().ok().map(OwnedFd::from))?
-    }
-
     /// What brings the bytes that have been written so far to the disk, somewhere else than here.
     pub fn write_back(&self) -> WriteBack {
         WriteBack(self.staged.clone())
@@ -188,6 +210,7 @@ impl Upload {
 
     /// Gives the file its mode and time.
     pub(super) fn dress(&self, how: &Publish) -> io::Result<()> {
+        self.strip_records();
         if self.staged.spoiled.load(Ordering::Acquire) {
             return Err(Errno::IO.into());
         }
@@ -271,7 +294,7 @@ impl Upload {
         renamed
     }
 
-    fn link(&self, name: &[u8]) -> Result<(), Errno> {
+    pub(super) fn link(&self, name: &[u8]) -> Result<(), Errno> {
         let file = DecInt::from_fd(self.file());
         let flags = AtFlags::SYMLINK_FOLLOW;
         let descriptors = self.root.descriptors();
@@ -300,11 +323,46 @@ impl WriteBack {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let Some(hidden) = &self.hidden {
+        if self.stays_as_partial() {
+            self.leave_partial();
+        } else if let Some(hidden) = &self.hidden {
             // Nobody is left to tell. A hidden file that stays is in no listing.
             let _ = rustix::fs::unlinkat(&self.dir, hidden.as_slice(), AtFlags::empty());
         }
     }
+}
+
+/// What has the name now, if a file can replace it.
+fn replaced(dir: &OwnedFd, name: &[u8]) -> Result<Option<Meta>, Errno> {
+    let replaces = match stat_in(dir, name) {
+        Ok(meta) => Some(meta),
+        Err(Errno::NOENT) => None,
+        Err(error) => return Err(error),
+    };
+    match replaces.map(|meta| meta.kind) {
+        Some(Kind::Dir) => Err(Errno::ISDIR),
+        Some(Kind::Other) => Err(Errno::NXIO),
+        Some(Kind::File | Kind::Link) | None => Ok(replaces),
+    }
+}
+
+/// EEXIST also if a sweep has found the file before it was locked, and removed it.
+fn create_locked(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+    if !lock(&file)? || stat_open(&file)?.links == 0 {
+        return Err(Errno::EXIST);
+    }
+    Ok(file)
+}
+
+/// How many digits follow the prefix in a hidden name that a file has for a moment, or has where
+/// there is no other way.
+const MOMENT_DIGITS: usize = 16;
+
+pub(super) fn is_moment_name(name: &[u8]) -> bool {
+    let digits = name.strip_prefix(RESERVED_PREFIX);
+    digits.is_some_and(|it| it.len() == MOMENT_DIGITS && it.iter().all(u8::is_ascii_hexdigit))
 }
 
 fn with_hidden_name<T>(
@@ -320,72 +378,6 @@ fn with_hidden_name<T>(
             made => return Ok((made?, name)),
         }
     }
-}
-
-/// Makes the empty file `to` share the first `bytes` bytes of `from`, without copying, where the
-/// file system can (reflink).
-pub fn share(from: &File, to: &File, bytes: u64) -> bool {
-    if rustix::fs::ioctl_ficlone(to, from).is_err() {
-        return false;
-    }
-    let shares = to.set_len(bytes).is_ok();
-    if !shares {
-        // What is copied instead must not be followed by the rest of the old file.
-        let _ = to.set_len(0);
-    }
-    shares
-}
-
-/// Copies the first `bytes` of one file to the beginning of another, by reflink where the file
-/// system can. ECANCELED soon after `cancelled` is set; `UnexpectedEof` if there are fewer bytes.
-pub fn copy(from: &File, to: &File, bytes: u64, cancelled: &AtomicBool) -> io::Result<()> {
-    let mut at = 0;
-    while at < bytes {
-        stop_if(cancelled)?;
-        let step = (bytes - at).min(COPY_STEP_BYTES) as usize;
-        let (mut source, mut target) = (at, at);
-        match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), step) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(copied) => at += copied as u64,
-            Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                return copy_by_hand(from, to, at..bytes, cancelled);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn copy_by_hand(
-    from: &File,
-    to: &File,
-    range: std::ops::Range<u64>,
-    cancelled: &AtomicBool,
-) -> io::Result<()> {
-    let mut buffer = vec![0; COPY_BUFFER_BYTES];
-    let mut at = range.start;
-    while at < range.end {
-        stop_if(cancelled)?;
-        let step = (range.end - at).min(buffer.len() as u64) as usize;
-        match from.read_at(&mut buffer[..step], at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => {
-                to.write_all_at(&buffer[..read], at)?;
-                at += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn stop_if(cancelled: &AtomicBool) -> io::Result<()> {
-    if cancelled.load(Ordering::Relaxed) {
-        return Err(Errno::CANCELED.into());
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -561,28 +553,5 @@ mod tests {
             fs::remove_dir_all(dir.path().join("d")).unwrap();
             refused(upload.publish(&NEW), Errno::NOENT);
         });
-    }
-
-    #[test]
-    fn copies() {
-        let dir = tempfile::tempdir().unwrap();
-        let content: Vec<u8> = (0..700_000u32).map(|n| (n % 251) as u8).collect();
-        let (running, stopped) = (AtomicBool::new(false), AtomicBool::new(true));
-        fs::write(dir.path().join("from"), &content).unwrap();
-        let from = File::open(dir.path().join("from")).unwrap();
-        let by_hand = |from: &File, to: &File, bytes, cancelled: &AtomicBool| {
-            copy_by_hand(from, to, 0..bytes, cancelled)
-        };
-        for copy in [copy, by_hand] {
-            let into = dir.path().join("to");
-            let to = File::create(&into).unwrap();
-            copy(&from, &to, 0, &running).unwrap();
-            refused(copy(&from, &to, 1, &stopped), Errno::CANCELED);
-            assert_eq!(fs::metadata(&into).unwrap().len(), 0);
-            copy(&from, &to, 600_001, &running).unwrap();
-            assert!(fs::read(&into).unwrap() == content[..600_001]);
-            let error = copy(&from, &to, 700_001, &running).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        }
     }
 }

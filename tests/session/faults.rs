@@ -78,10 +78,9 @@ fn a_digest_or_a_copy_fails() {
     assert_eq!(client.fail(Errno::IO), [451]);
     client.command("EPSV");
     client.send(b"APPE f\r\n");
-    if client.shell.question.is_some() {
-        // Where the file system shares blocks there is no copy that could fail.
-        assert_eq!(client.fail(Errno::NOSPC), [452]);
-    }
+    client.shell.answer();
+    assert_eq!(client.fail(Errno::NOSPC), [452]);
+    assert_eq!(client.names(), ["f"]);
 }
 
 #[test]
@@ -131,7 +130,9 @@ fn an_upload_in_band_stalls() {
         client.shell.end_transfer(Outcome::Stalled);
         assert_eq!(client.codes(), [426], "{line}");
         assert!(client.shell.closed);
-        assert!(client.names().is_empty());
+        // What arrived is kept.
+        let kept = usize::from(line.ends_with("123"));
+        assert_eq!(client.names().len(), kept, "{line}");
     }
 }
 
@@ -226,4 +227,51 @@ fn an_ipv4_client_of_an_ipv6_socket_is_an_ipv4_client() {
     assert_eq!(client.command("PASV"), [227]);
     assert_eq!(client.command("PORT 127,0,0,1,80,0"), [200]);
     assert_eq!(client.command("EPSV 1"), [229]);
+}
+
+impl Client {
+    /// An upload that breaks off behind `content`.
+    fn break_off(&mut self, path: &str, content: &str) {
+        self.command("EPSV");
+        self.send(format!("STOR {path}\r\n").as_bytes());
+        self.shell.data().incoming.extend(content.as_bytes());
+        self.shell.settle();
+        self.shell.end_transfer(Outcome::Broken);
+        assert_eq!(self.codes(), [150, 426]);
+    }
+}
+
+#[test]
+fn what_another_session_writes_is_not_continued() {
+    for line in [
+        "PARTIAL f",
+        "SIZE f",
+        "DELE f",
+        "EPSV\r\nAPPE f",
+        "REST 2\r\nUPLOAD 2 f",
+        "REST 2\r\nUPLOAD 6+ f\r\nDELE f",
+        "REST 2\r\nEPSV\r\nSTOR f",
+    ] {
+        let mut client = client();
+        client.log_in();
+        client.break_off("f", "123");
+        client.send(format!("{line}\r\n").as_bytes());
+        if line.contains("EPSV") {
+            client.shell.answer();
+            client.send(b"");
+        }
+        client.codes();
+        assert!(client.shell.question.is_some(), "{line}");
+        let mut codes = client.fail(Errno::AGAIN);
+        // No byte of a body that is on its way becomes a command.
+        client.shell.arrive(if line.contains("6+") {
+            b"NOOP\r\n"
+        } else {
+            b""
+        });
+        client.shell.settle();
+        codes.extend(client.codes());
+        assert_eq!(codes[0], 450, "{line}");
+        assert_eq!(client.command("PARTIAL f"), [213], "{line}");
+    }
 }

@@ -38,6 +38,7 @@ pub const WALL_S: i64 = 1_769_860_800;
 pub enum Question {
     Password,
     Listen,
+    Reach,
     Run(Task),
 }
 
@@ -225,6 +226,10 @@ impl Shell {
             None => return,
             Some(Question::Password) => Input::PasswordChecked(PasswordAnswer::Wrong),
             Some(Question::Listen) => Input::Listening(Some(self.passive_address())),
+            Some(Question::Reach) => Input::Reached {
+                free: true,
+                more_behind: !self.unread.is_empty(),
+            },
             Some(Question::Run(task)) => Input::TaskDone(task.run(&AtomicBool::new(false))),
         };
         self.tell(input);
@@ -236,6 +241,10 @@ impl Shell {
             None => return,
             Some(Question::Password) => Input::PasswordChecked(PasswordAnswer::Busy),
             Some(Question::Listen) => Input::Listening(None),
+            Some(Question::Reach) => Input::Reached {
+                free: false,
+                more_behind: !self.unread.is_empty(),
+            },
             // What a rename says when its names cannot be brought to the disk.
             Some(Question::Run(Task::SyncNames(_))) => Input::TaskDone(Err(Errno::IO.into())),
             Some(Question::Run(_)) => Input::TaskDone(Err(error)),
@@ -366,7 +375,11 @@ impl Shell {
                     self.cut = true;
                 }
                 Action::Commit(upload, how) => self.commits.push_back((*upload, how)),
-                Action::Run(task @ Task::Dispose(_)) => {
+                Action::Reach(_) => {
+                    last_word = Some("Reach");
+                    self.ask(Question::Reach);
+                }
+                Action::Run(task) if task.is_unattended() => {
                     task.run(&AtomicBool::new(false)).unwrap();
                 }
                 Action::Run(task) => {

@@ -76,7 +76,7 @@ impl Conn {
         {
             return;
         }
-        let Some(upload) = moving.pump.upload() else {
+        let Some(upload) = moving.pump.receive().map(|it| &it.upload) else {
             return;
         };
         self.write_backs += 1;

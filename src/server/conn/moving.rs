@@ -5,7 +5,7 @@ use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
@@ -16,9 +16,15 @@ use crate::server::pump::{Pump, Step, Wire};
 use crate::server::tls::Tls;
 use crate::server::{Id, Shared, Socket, listen};
 use crate::session::{Ended, Input, Job, Outcome, Send, Task, Transfer, Via};
+use crate::storage::partials::{Key, NAMED_FROM_BYTES};
 
 /// Files up to this size are read into the output, so that a pipelined series leaves in few calls.
 const SMALL_FILE_BYTES: u64 = 64 * 1024;
+
+/// How often it is written down how much of a large upload has arrived: behind so many bytes, or so
+/// much time.
+const RECORD_BYTES: u64 = 256 << 20;
+const RECORD_TIME: Duration = Duration::from_secs(10);
 
 /// A transfer and its connection.
 #[derive(Debug)]
@@ -31,6 +37,11 @@ pub(super) struct Moving {
     pub(super) wait_until: Instant,
     pub(super) handshake_until: Option<Instant>,
     pub(super) written: Written,
+    /// What is received, as others know it.
+    pub(super) upload: Option<Key>,
+    pub(super) moved_at: Instant,
+    recorded: u64,
+    record_at: Instant,
 }
 
 #[derive(Debug)]
@@ -124,9 +135,15 @@ impl Conn {
             Data::Open { .. } | Data::Control => self.step_paced(&mut moving, shared, budget),
         };
         self.write_back(&mut moving, shared);
+        if *budget != before {
+            moving.moved_at = shared.now;
+        }
         self.moving = Some(moving);
         match step {
-            Step::More | Step::Blocked | Step::Limited => *budget != before,
+            Step::More | Step::Blocked | Step::Limited => {
+                self.record_arrived(shared);
+                *budget != before
+            }
             Step::Done(outcome) => {
                 self.end_transfer(outcome, shared);
                 true
@@ -264,7 +281,11 @@ impl Conn {
         self.rest(shared);
         let moved = moving.moved();
         let Moving {
-            pump, data, tls, ..
+            pump,
+            data,
+            tls,
+            upload,
+            ..
         } = *moving;
         let complete = matches!(outcome, Outcome::Complete);
         match data {
@@ -286,12 +307,14 @@ impl Conn {
                     self.read(shared);
                 }
                 if self.dead {
-                    return drop_job(pump.into_job(), shared);
+                    self.break_off(pump.into_job(), shared);
+                    return self.leave(upload, shared);
                 }
             }
             _ => {}
         }
         self.flushed += moved;
+        self.left = upload;
         let bytes = pump.moved();
         self.tell(
             Input::TransferEnded(Ended {
@@ -309,7 +332,47 @@ impl Conn {
             self.rest(shared);
             // What has moved stays moved: whether replies are read is judged by the difference.
             self.flushed += moving.pump.moved();
-            drop_job(moving.pump.into_job(), shared);
+            self.break_off(moving.pump.into_job(), shared);
+            self.leave(moving.upload, shared);
+        }
+    }
+
+    /// Nobody is left to be told about a job: what arrived of an upload is kept.
+    fn break_off(&self, job: Job, shared: &mut Shared) {
+        if let Some(task) = job.break_off() {
+            self.order_unattended(task, shared);
+        }
+    }
+
+    fn leave(&self, upload: Option<Key>, shared: &mut Shared) {
+        if let Some(key) = upload {
+            shared.uploads.end(key, self.id);
+        }
+    }
+
+    /// Has something done whose outcome is not told to the session.
+    pub(super) fn order_unattended(&self, mut task: Task, shared: &mut Shared) {
+        if let Task::Keep { upload, .. } = &mut task
+            && let Some(key) = upload.key()
+            && !shared.uploads.keep(key, self.id)
+        {
+            upload.forget_partial();
+        }
+        shared.background.order_unattended(task);
+    }
+
+    /// Has written down from time to time how much of a large upload has arrived.
+    pub(super) fn record_arrived(&mut self, shared: &Shared) {
+        if let Some(moving) = &mut self.moving
+            && let Some(receive) = moving.pump.receive_mut()
+            && receive.at >= NAMED_FROM_BYTES
+            && (receive.at - moving.recorded >= RECORD_BYTES || moving.record_at <= shared.now)
+        {
+            moving.record_at = shared.now + RECORD_TIME;
+            if let Some(record) = receive.upload.record(receive.at) {
+                moving.recorded = receive.at;
+                shared.background.order_unattended(Task::Record(record));
+            }
         }
     }
 
@@ -378,6 +441,10 @@ impl Conn {
             },
         };
         let wait_until = shared.now + shared.world.config.limits.data_wait;
+        let upload = data.1.key();
+        if let Some(key) = upload {
+            shared.uploads.begin(key, self.id);
+        }
         let pump = Pump::new(data.1);
         if let Some(tls) = &mut tls
             && pump.is_receiving()
@@ -394,6 +461,10 @@ impl Conn {
             tls,
             wait_until,
             written: Written::default(),
+            upload,
+            moved_at: shared.now,
+            recorded: 0,
+            record_at: shared.now,
         }));
         None
     }
@@ -448,6 +519,12 @@ impl Moving {
         matches!(self.data, Data::Awaited | Data::Connecting(_))
     }
 
+    /// When the next record is to be made, if more has arrived since the last.
+    pub(super) fn record_due(&self) -> Option<Instant> {
+        let at = self.pump.receive()?.at;
+        (at >= NAMED_FROM_BYTES && at > self.recorded).then_some(self.record_at)
+    }
+
     pub(super) fn moved(&self) -> u64 {
         self.pump.moved() + self.tls.as_ref().map_or(0, |tls| tls.left())
     }
@@ -458,12 +535,6 @@ pub(in crate::server) fn dispose_of(kept: Option<OwnedFd>, shared: &Shared) {
     if let Some(file) = kept {
         shared.background.order_unattended(Task::Dispose(file));
     }
-}
-
-pub(super) fn drop_job(job: Job, shared: &Shared) {
-    let kept = job.keep_if_large();
-    drop(job);
-    dispose_of(kept, shared);
 }
 
 pub(super) fn register(shared: &Shared, stream: &mut TcpStream, id: Id) -> io::Result<()> {

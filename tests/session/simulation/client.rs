@@ -1,10 +1,15 @@
 //! The client's side: what it says, what it must hear, and what follows for the files.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use haul::proto::line::{strip_telnet, verb_and_argument};
 use haul::proto::reply::{Parser, Part, Reply};
 use haul::session::Via;
+use haul::storage::partials::{Found, Owner, Place};
+use haul::storage::path::VirtualPath;
+use haul::storage::root::Root;
 
 use super::disk::{CANARY, Disk};
 use super::random::Random;
@@ -31,12 +36,15 @@ enum Effect {
     Rest(usize),
     RenameFrom(String),
     Rename(String, String),
-    Remove(String),
+    /// The path, and whether there is a partial of it.
+    Remove(String, bool),
     MakeDir(String),
     RemoveDir(String),
     /// The path, what stays of the old file, and what comes in band.
     Store(String, Vec<u8>, Option<Vec<u8>>),
     StoreUnique,
+    /// It must not succeed.
+    Never,
     /// What must have been sent.
     Fetch(Vec<u8>),
 }
@@ -90,6 +98,10 @@ impl Met {
             ("DELE", 2),
             ("HASH", 2),
             ("HASH", 4),
+            ("going on", 2),
+            ("PARTIAL", 2),
+            ("PARTIAL", 4),
+            ("PARTIAL", 5),
             ("ABOR", 2),
             ("EPSV", 4),
             ("XYZZY", 5),
@@ -106,6 +118,9 @@ pub struct Client {
     /// What is still to be sent.
     pub outbox: VecDeque<u8>,
     pub disk: Disk,
+    home: Arc<Root>,
+    /// What would have been stored by the uploads of each path that failed since the last that did not.
+    broken: BTreeMap<String, Vec<Vec<u8>>>,
     /// What the last data connection carried to the client.
     pub last_download: Vec<u8>,
     pub met: Met,
@@ -131,10 +146,12 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(disk: Disk) -> Client {
+    pub fn new(disk: Disk, home: Arc<Root>) -> Client {
         Client {
             outbox: VecDeque::new(),
             disk,
+            home,
+            broken: BTreeMap::new(),
             last_download: Vec::new(),
             met: Met::default(),
             lines: VecDeque::new(),
@@ -193,7 +210,7 @@ impl Client {
         }
         let file = *random.pick(&FILES);
         let dir = *random.pick(&DIRS);
-        let text = match random.below(60) {
+        let text = match random.below(76) {
             0..8 => return Some(self.upload(random, file)),
             8..12 => format!("DOWNLOAD {file}"),
             12..19 => "EPSV".to_string(),
@@ -210,7 +227,11 @@ impl Client {
             37 => "STAT".to_string(),
             38 => format!("STAT {dir}"),
             39 => "TREE".to_string(),
-            40..42 => format!("REST {}", random.below(30)),
+            40 => format!("REST {}", random.below(30)),
+            41 => {
+                let partial = self.partial(file).map_or(0, |partial| partial.len());
+                format!("REST {}", random.index(partial + 1).max(partial / 2))
+            }
             42 => "TYPE A".to_string(),
             43 => "TYPE I".to_string(),
             44 => format!("RNFR {file}"),
@@ -240,7 +261,22 @@ impl Client {
                 }
             },
             57 => return Some(self.garbage(random)),
-            _ => format!("CWD {dir}"),
+            58 => format!("CWD {dir}"),
+            59 => format!("PARTIAL {file}"),
+            _ => {
+                // All that a client says to go on.
+                let at = self.partial(file).map_or(0, |partial| partial.len());
+                let mut said = self.line(format!("PARTIAL {file}").as_bytes());
+                said.extend(self.line(format!("REST {at}").as_bytes()));
+                match random.below(2) {
+                    0 => said.extend(self.upload(random, file)),
+                    _ => {
+                        said.extend(self.line(b"EPSV"));
+                        said.extend(self.line(format!("STOR {file}").as_bytes()));
+                    }
+                }
+                return Some(said);
+            }
         };
         Some(self.line(text.as_bytes()))
     }
@@ -398,22 +434,42 @@ impl Client {
                 Some(from) => Effect::Rename(from, path),
                 None => Effect::Nothing,
             },
-            "DELE" => Effect::Remove(path),
+            "DELE" => {
+                let partial = self.partial(&path).is_some();
+                Effect::Remove(path, partial)
+            }
             "MKD" => Effect::MakeDir(path),
             "RMD" => Effect::RemoveDir(path),
-            "STOR" => {
-                let mut kept = old.unwrap_or_default();
-                kept.truncate(self.restart);
-                Effect::Store(path, kept, None)
-            }
-            "APPE" => Effect::Store(path, old.unwrap_or_default(), None),
+            "STOR" if self.restart == 0 => Effect::Store(path, Vec::new(), None),
+            "STOR" => match (old, self.partial(&path)) {
+                (old, Some(partial)) if self.may_go_on(&old, &partial) => {
+                    let kept = partial[..self.restart].to_vec();
+                    Effect::Store(path, kept, None)
+                }
+                (Some(mut old), None) if self.restart <= old.len() => {
+                    old.truncate(self.restart);
+                    Effect::Store(path, old, None)
+                }
+                _ => Effect::Never,
+            },
+            "APPE" => match (old, self.partial(&path)) {
+                (None, Some(partial)) if !self.ascii => Effect::Store(path, partial, None),
+                (_, Some(_)) => Effect::Never,
+                (old, None) => Effect::Store(path, old.unwrap_or_default(), None),
+            },
             "STOU" => Effect::StoreUnique,
             "UPLOAD" if !path.starts_with("x+") && !path.starts_with("2097152+") => {
                 let body = self.bodies.pop_front().unwrap();
                 let path = path
                     .split_once(' ')
                     .map_or(String::new(), |(_, path)| path.to_string());
-                Effect::Store(path, Vec::new(), Some(body))
+                match self.partial(&path) {
+                    _ if self.restart == 0 => Effect::Store(path, Vec::new(), Some(body)),
+                    Some(partial) if partial.len() == self.restart => {
+                        Effect::Store(path, partial, Some(body))
+                    }
+                    _ => Effect::Never,
+                }
             }
             "RETR" | "DOWNLOAD" => {
                 let content = old.unwrap_or_default();
@@ -425,6 +481,33 @@ impl Client {
             }
             _ => Effect::Nothing,
         }
+    }
+
+    fn may_go_on(&self, published: &Option<Vec<u8>>, partial: &[u8]) -> bool {
+        match published {
+            _ if self.ascii => false,
+            Some(_) => self.restart == partial.len(),
+            None => self.restart <= partial.len(),
+        }
+    }
+
+    /// What there is of an upload that broke off: nothing but what was sent.
+    fn partial(&self, path: &str) -> Option<Vec<u8>> {
+        let owner = Owner::stranger([127, 0, 0, 1].into());
+        let path_there = VirtualPath::root().join(path.as_bytes());
+        let found = Place::of(&self.home, &path_there, &owner).and_then(Place::find);
+        let Ok(Found::Retained(retained)) = found else {
+            return None;
+        };
+        let mut content = vec![0; usize::try_from(retained.bytes()).unwrap()];
+        let file = retained.into_file().unwrap();
+        file.read_exact_at(&mut content, 0).unwrap();
+        assert!(!content.is_empty(), "a partial of nothing");
+        let sent = self.broken.get(path);
+        let sent = sent.unwrap_or_else(|| panic!("nothing of {path} broke off"));
+        let was_sent = sent.iter().any(|sent| sent.starts_with(&content));
+        assert!(was_sent, "{path} was never sent like that");
+        Some(content)
     }
 
     // What it hears ------------------------------------------------------------------------------
@@ -448,6 +531,9 @@ impl Client {
         // A rename that is not on the disk for sure has happened all the same.
         if reply.code < 400 || (owed.verb == "RNTO" && reply.code == 451) {
             self.succeed(owed, shell);
+        } else if let Effect::Store(path, mut content, body) = owed.effect {
+            content.extend(body.unwrap_or_else(|| self.data.clone()));
+            self.broken.entry(path).or_default().push(content);
         }
     }
 
@@ -489,6 +575,7 @@ impl Client {
         let files = &mut self.disk.files;
         match effect {
             Effect::Nothing | Effect::StoreUnique => {}
+            Effect::Never => panic!("{verb} has succeeded"),
             Effect::LogIn => {
                 self.ascii = false;
                 self.dir = String::new();
@@ -501,10 +588,15 @@ impl Client {
                 let content = files.remove(&from).unwrap();
                 files.insert(to, content);
             }
-            Effect::Remove(path) => drop(files.remove(&path).unwrap()),
+            Effect::Remove(path, partial) => {
+                assert!(files.remove(&path).is_some() || partial, "{path}");
+            }
             Effect::MakeDir(path) => assert!(self.disk.dirs.insert(path)),
             Effect::RemoveDir(path) => assert!(self.disk.dirs.remove(&path)),
             Effect::Store(path, mut content, body) => {
+                if self.broken.remove(&path).is_some() && !content.is_empty() {
+                    *self.met.0.entry(("going on".to_string(), 2)).or_default() += 1;
+                }
                 content.extend(match body {
                     Some(body) => body,
                     None if ascii => from_wire(&self.data),
@@ -544,6 +636,13 @@ impl Client {
         self.check_nothing_is_owed();
         assert!(self.queue.is_empty(), "never taken: {:?}", self.queue);
         assert!(self.lines.is_empty() || self.finished, "{:?}", self.lines);
+    }
+
+    /// Whatever is kept was sent.
+    pub fn check_partials(&self) {
+        for path in FILES {
+            self.partial(path);
+        }
     }
 
     /// Reads all that went out as a client does, and counts.
@@ -599,7 +698,7 @@ fn fits(verb: &str, code: u16) -> bool {
         "RNFR" | "REST" => &[350],
         "EPSV" => &[229],
         "PASV" => &[227],
-        "HASH" | "SIZE" => &[213],
+        "HASH" | "SIZE" | "PARTIAL" => &[213],
         _ => return matches!(code, 500 | 501 | 421),
     };
     success.contains(&code) || (code >= 400 && !ALWAYS.contains(&verb))

@@ -60,13 +60,17 @@ fn read(dir: &Path, prefix: &str, found: &mut Disk) {
     }
 }
 
-/// Names that only the server uses, at any depth.
+/// Names that only the server uses, at any depth, but for those of partials.
 pub fn staged(dir: &Path) -> Vec<OsString> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
-        if entry.file_name().to_string_lossy().starts_with(".haul-") {
-            names.push(entry.file_name());
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(".haul-p") {
+            continue;
+        }
+        if name.to_string_lossy().starts_with(".haul-") {
+            names.push(name);
         } else if entry.file_type().unwrap().is_dir() {
             names.extend(staged(&entry.path()));
         }

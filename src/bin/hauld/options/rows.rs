@@ -7,8 +7,8 @@ use haul::text::duration;
 use super::Kind::{Count, List, Path, Size, Text, Time};
 use super::Place::{Both, File, Word};
 use super::values::{
-    address, count, held, host, milliseconds, path, port_range, ports, push, put, put_some, size,
-    size_or_none, up_to_255, word,
+    address, count, held, host, hours, milliseconds, path, port_range, ports, push, put, put_some,
+    size, size_or_none, up_to_255, word,
 };
 use super::{DEFAULT_DIR, Row};
 use crate::identity;
@@ -214,6 +214,15 @@ pub const ROWS: &[Row] = &[
         set: |it, text| put(&mut it.config.limits.stall_timeout, duration(text)),
     },
     Row {
+        name: "partial-hours",
+        place: Both,
+        kind: Count,
+        value: "N",
+        default: Some("24"),
+        help: "How long what arrived of an interrupted upload is kept to be continued",
+        set: |it, text| put(&mut it.config.limits.partial_keep, hours(text)),
+    },
+    Row {
         name: "min-free",
         place: Both,
         kind: Size,
@@ -363,6 +372,15 @@ pub const ROWS: &[Row] = &[
         default: Some("16KiB"),
         help: "What a transfer must move in the time of stall-timeout",
         set: |it, text| put(&mut it.config.limits.stall_bytes, size(text)),
+    },
+    Row {
+        name: "takeover-after-s",
+        place: File,
+        kind: Time,
+        value: "TIME",
+        default: Some("5s"),
+        help: "How long an upload is silent before another session of its user may continue it",
+        set: |it, text| put(&mut it.config.limits.takeover_after, duration(text)),
     },
     Row {
         name: "drain-timeout-s",

@@ -95,6 +95,13 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+pub(super) fn hours(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(n @ 1..=87_600) => Ok(Duration::from_secs(n * 60 * 60)),
+        _ => Err("a number of hours, from 1 to 87600".to_string()),
+    }
+}
+
 pub(super) fn ports(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=4096) => Ok(n),

@@ -1,0 +1,618 @@
+//! What is kept of an interrupted upload, so that it can be continued.
+//!
+//! A partial lies in the directory of its target under a hidden name of fixed length, which is made
+//! of its owner and the name of the target: so 255-byte names work, nobody finds another's, and a
+//! session finds its own without a search.
+//!
+//! # What it is worth
+//!
+//! It never holds bytes that were not received, not even after power loss. How much of it is known
+//! to be on the disk is recorded in an extended attribute, always after an fsync of so much; what is
+//! beyond that is not offered, and a partial without a record is none. Where a file system has no
+//! user attributes nothing is kept: an upload then begins afresh, which is slower but never wrong.
+//!
+//! # Whose it is
+//!
+//! Every staged file is locked (`flock`) by who writes it, from before it has a name. Only who holds
+//! the lock of the file that has a hidden name may remove that name, rename it or write to it; so
+//! sessions, and servers that share a directory, do no harm to each other, and a name whose file
+//! nobody has locked is left behind by a process that died.
+
+mod sweep;
+
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
+use rustix::path::DecInt;
+use sha2::{Digest, Sha256};
+
+use super::path::{RESERVED_PREFIX, VirtualPath};
+use super::quota::{Amount, Full};
+use super::root::{LARGE_BYTES, Root, rename_new, stat_in, stat_open};
+use super::staging::Upload;
+use crate::proto::facts::Kind;
+use crate::proto::upload::hex;
+pub use sweep::{Index, Sweep, clear_dir, remove_older};
+
+/// From here on an upload has its hidden name while it runs, so that it outlives a killed server.
+pub const NAMED_FROM_BYTES: u64 = 64 << 20;
+
+/// The record: how many bytes are known to be on the disk, in decimal digits.
+const RECORD: &str = "user.haul.received";
+/// The digest of a partial: bytes, time of last modification, digits.
+const DIGEST: &str = "user.haul.sha256";
+const XATTR_BYTES_MAX: usize = 160;
+
+const MARK: &[u8] = b"p";
+const OWNER_DIGITS: usize = 16;
+const NAME_BYTES: usize = RESERVED_PREFIX.len() + MARK.len() + OWNER_DIGITS + 32;
+
+/// Who may continue an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owner([u8; 32]);
+
+impl Owner {
+    /// Who logged in under this name.
+    pub fn user(name: &[u8]) -> Owner {
+        Owner::of(b"user ", name)
+    }
+
+    /// Whoever has this address and no name.
+    pub fn stranger(address: IpAddr) -> Owner {
+        Owner::of(b"address ", address.to_canonical().to_string().as_bytes())
+    }
+
+    fn of(kind: &[u8], name: &[u8]) -> Owner {
+        Owner(
+            Sha256::new()
+                .chain_update(kind)
+                .chain_update(name)
+                .finalize()
+                .into(),
+        )
+    }
+}
+
+/// The hidden name of a partial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PartialName([u8; NAME_BYTES]);
+
+impl PartialName {
+    fn new(owner: &Owner, name: &[u8]) -> PartialName {
+        let both = Sha256::new()
+            .chain_update(owner.0)
+            .chain_update(name)
+            .finalize();
+        let digits = hex(&owner.0[..OWNER_DIGITS / 2]) + &hex(&both[..16]);
+        let text = [RESERVED_PREFIX, MARK, digits.as_bytes()];
+        let mut bytes = [0; NAME_BYTES];
+        bytes.copy_from_slice(&text.concat());
+        PartialName(bytes)
+    }
+
+    /// `None`: that is no name of a partial.
+    pub(super) fn parse(name: &[u8]) -> Option<PartialName> {
+        let bytes: [u8; NAME_BYTES] = name.try_into().ok()?;
+        let digits = bytes.strip_prefix(RESERVED_PREFIX)?.strip_prefix(MARK)?;
+        digits
+            .iter()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            .then_some(PartialName(bytes))
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The part that all partials of one owner share.
+    pub(super) fn owner_digits(&self) -> &[u8] {
+        &self.0[RESERVED_PREFIX.len() + MARK.len()..][..OWNER_DIGITS]
+    }
+}
+
+/// One owner's partial of one file, whether there is one or not: the same for all paths that lead
+/// to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    dev: u64,
+    ino: u64,
+    name: PartialName,
+}
+
+/// Where a partial is, if there is one.
+#[derive(Debug, Clone)]
+pub struct Place {
+    root: Root,
+    dir: Arc<OwnedFd>,
+    key: Key,
+}
+
+/// What is at a [`Place`].
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing that could be continued.
+    Nothing,
+    /// An upload that is still running.
+    Busy,
+    /// A partial. It is locked as long as this lives.
+    Retained(Retained),
+}
+
+/// A partial that nobody writes.
+#[derive(Debug)]
+pub struct Retained {
+    place: Place,
+    file: File,
+    bytes: u64,
+}
+
+impl Place {
+    /// Of the upload of `owner` to `path`.
+    ///
+    /// # Errors
+    /// There is no directory that could hold `path`.
+    pub fn of(root: &Root, path: &VirtualPath, owner: &Owner) -> io::Result<Place> {
+        let (dir, name) = root.parent(path, Errno::ISDIR)?;
+        Ok(Place::in_dir(root, dir, name, owner)?)
+    }
+
+    fn in_dir(root: &Root, dir: Arc<OwnedFd>, name: &[u8], owner: &Owner) -> Result<Place, Errno> {
+        let meta = stat_open(&dir)?;
+        let key = Key {
+            dev: meta.dev,
+            ino: meta.ino,
+            name: PartialName::new(owner, name),
+        };
+        let root = root.clone();
+        Ok(Place { root, dir, key })
+    }
+
+    /// What the shell knows it by.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// What is there.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub fn find(self) -> io::Result<Found> {
+        let (file, recorded) = match open(&self.dir, self.key.name.as_bytes())? {
+            Opened::Nothing => return Ok(Found::Nothing),
+            Opened::Locked => return Ok(Found::Busy),
+            Opened::Ours(file) => {
+                let recorded = recorded(&file)?;
+                (file, recorded)
+            }
+        };
+        if recorded == 0 {
+            return Ok(Found::Nothing);
+        }
+        Ok(Found::Retained(Retained {
+            place: self,
+            file,
+            bytes: recorded,
+        }))
+    }
+
+    /// Removes what is there, unless it is being written. What was large is handed over, to be closed
+    /// where freeing its blocks stops nobody.
+    pub fn remove(&self) -> Removed {
+        remove(&self.root, &self.dir, self.key.name.as_bytes())
+    }
+}
+
+/// What came of removing a partial.
+#[derive(Debug)]
+pub enum Removed {
+    /// There is none, or it is being written.
+    Not,
+    /// It is gone, and was large if there is a descriptor.
+    Gone(Option<OwnedFd>),
+}
+
+fn remove(root: &Root, dir: &OwnedFd, name: &[u8]) -> Removed {
+    let Ok(Opened::Ours(file)) = open(dir, name) else {
+        return Removed::Not;
+    };
+    match unlink(root, dir, name) {
+        Ok(()) => {
+            let large = stat_open(&file).is_ok_and(|meta| meta.size >= LARGE_BYTES);
+            Removed::Gone(large.then(|| file.into()))
+        }
+        Err(_) => Removed::Not,
+    }
+}
+
+/// Removes a name whose file is locked, and what it counts for.
+fn unlink(root: &Root, dir: &OwnedFd, name: &[u8]) -> io::Result<()> {
+    root.change(dir, name, Amount::NOTHING, Vec::new(), || {
+        Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+    })
+}
+
+enum Opened {
+    Nothing,
+    /// Somebody else has it.
+    Locked,
+    Ours(File),
+}
+
+/// Opens and locks the file that has a hidden name.
+fn open(dir: &OwnedFd, name: &[u8]) -> Result<Opened, Errno> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(file) => file,
+        // Not what a server has put there.
+        Err(Errno::NOENT | Errno::ISDIR | Errno::LOOP | Errno::NXIO | Errno::ACCESS) => {
+            return Ok(Opened::Nothing);
+        }
+        Err(error) => return Err(error),
+    };
+    if !lock(&file)? {
+        return Ok(Opened::Locked);
+    }
+    // Who had it until now may have published or removed it between the opening and the locking.
+    let (ours, named) = (stat_open(&file)?, stat_in(dir, name));
+    let same = named.is_ok_and(|named| (named.dev, named.ino) == (ours.dev, ours.ino));
+    if ours.kind != Kind::File || !same {
+        return Ok(Opened::Nothing);
+    }
+    Ok(Opened::Ours(file.into()))
+}
+
+/// Whether the file is this process's from now on. It is also where the file system knows no locks:
+/// there two servers on one directory do not see each other.
+pub(super) fn lock(file: impl AsFd) -> Result<bool, Errno> {
+    loop {
+        return match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(Errno::INTR) => continue,
+            Err(error) => Err(error),
+        };
+    }
+}
+
+/// How much of a partial is known to be on the disk.
+fn recorded(file: &File) -> Result<u64, Errno> {
+    let size = stat_open(file)?.size;
+    let recorded = read_xattr(file, RECORD).and_then(|text| text.parse().ok());
+    Ok(size.min(recorded.unwrap_or(0)))
+}
+
+fn read_xattr(file: &File, name: &str) -> Option<String> {
+    let mut value = [0; XATTR_BYTES_MAX];
+    let len = rustix::fs::fgetxattr(file, name, &mut value).ok()?;
+    String::from_utf8(value.get(..len)?.to_vec()).ok()
+}
+
+fn record(file: impl AsFd, bytes: u64) -> Result<(), Errno> {
+    rustix::fs::fsync(&file)?;
+    set_record(file, bytes)
+}
+
+fn set_record(file: impl AsFd, bytes: u64) -> Result<(), Errno> {
+    let text = bytes.to_string();
+    rustix::fs::fsetxattr(file, RECORD, text.as_bytes(), XattrFlags::empty())
+}
+
+impl Retained {
+    /// How much there is.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// To be read. From here on it is not locked any more: who continues it meanwhile changes
+    /// nothing of what was there, and cuts it off only for a client that goes back.
+    pub fn into_file(self) -> io::Result<File> {
+        rustix::fs::flock(&self.file, FlockOperation::Unlock)?;
+        Ok(self.file)
+    }
+
+    /// Goes on behind the first `bytes` bytes; what is beyond them is dropped. What could not be
+    /// replaced is refused as [`Upload::create`] does.
+    pub fn resume(
+        self,
+        root: &Root,
+        path: &VirtualPath,
+        bytes: u64,
+        interrupted: Interrupted,
+    ) -> io::Result<Upload> {
+        if bytes < self.bytes {
+            set_record(&self.file, bytes)?;
+        }
+        self.file.set_len(bytes)?;
+        let partial = Partial {
+            key: self.place.key,
+            interrupted,
+            from: bytes,
+            may_be_named: true,
+            recording: Arc::default(),
+        };
+        Upload::resume(root, path, self.file, bytes, partial)
+    }
+}
+
+/// What becomes of an upload that breaks off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupted {
+    /// Nothing is kept.
+    Dropped,
+    /// What arrived is kept.
+    Kept,
+    /// What arrived is kept, but for the last byte: so a client that believes that it sent everything
+    /// still has something to send, and learns the outcome.
+    KeptButOneByte,
+}
+
+/// What a running upload is to its partial.
+#[derive(Debug)]
+pub(super) struct Partial {
+    pub(super) key: Key,
+    interrupted: Interrupted,
+    /// Where this upload began to write.
+    from: u64,
+    /// It has not been tried in vain to give it its name.
+    may_be_named: bool,
+    /// Shared with the record that is being written.
+    recording: Arc<()>,
+}
+
+impl Partial {
+    pub(super) fn name(&self) -> &[u8] {
+        self.key.name.as_bytes()
+    }
+}
+
+/// How much of an upload has arrived, to be put on the disk and recorded.
+#[derive(Debug)]
+pub struct Record {
+    file: OwnedFd,
+    bytes: u64,
+    _recording: Arc<()>,
+}
+
+impl Record {
+    /// Does it. An error is nobody's: this file is a descriptor of its own, so whoever publishes the
+    /// upload meets the error of the disk again.
+    pub fn run(self) {
+        if let Err(error) = record(&self.file, self.bytes) {
+            log::debug!("how much of an upload has arrived cannot be recorded: {error}");
+        }
+    }
+}
+
+/// A partial that has come to be.
+#[derive(Debug)]
+pub struct Kept {
+    /// Where.
+    pub place: Place,
+    /// How much there is.
+    pub bytes: u64,
+}
+
+impl Upload {
+    /// Says whose this upload is and what becomes of it if it breaks off. A partial that was there
+    /// before is replaced: it is removed now, since nothing of it may be mixed with what comes.
+    pub fn keep_for(
+        &mut self,
+        owner: &Owner,
+        interrupted: Interrupted,
+    ) -> io::Result<Option<OwnedFd>> {
+        let place = Place::in_dir(&self.root, self.dir.clone(), &self.name, owner)?;
+        self.partial = Some(Partial {
+            key: place.key,
+            interrupted,
+            from: 0,
+            may_be_named: true,
+            recording: Arc::default(),
+        });
+        match place.remove() {
+            Removed::Gone(large) => Ok(large),
+            Removed::Not => Ok(None),
+        }
+    }
+
+    /// What others who want to continue it know it by.
+    pub fn key(&self) -> Option<Key> {
+        self.partial.as_ref().map(|partial| partial.key)
+    }
+
+    /// Nothing is kept of it from here on: it is complete, or of no use.
+    pub fn forget_partial(&mut self) {
+        if let Some(partial) = &mut self.partial {
+            partial.interrupted = Interrupted::Dropped;
+        }
+    }
+
+    /// Whether it is left where it is, as a killed server leaves it, when it is dropped: it can be
+    /// continued from its last record.
+    pub(super) fn stays_as_partial(&self) -> bool {
+        let partial = self.partial.as_ref();
+        partial.is_some_and(|partial| partial.interrupted != Interrupted::Dropped)
+            && self.has_partial_name()
+    }
+
+    /// Whether it has its hidden name already.
+    pub(super) fn has_partial_name(&self) -> bool {
+        let name = self.partial.as_ref().map(Partial::name);
+        name.is_some() && self.hidden.as_deref() == name
+    }
+
+    /// Gives the file its hidden name while it is being written. If that name belongs to another
+    /// upload that is running, it goes without.
+    pub fn take_partial_name(&mut self) -> bool {
+        if self.has_partial_name() {
+            return true;
+        }
+        let Some(partial) = &self.partial else {
+            return false;
+        };
+        if partial.interrupted == Interrupted::Dropped || !partial.may_be_named {
+            return false;
+        }
+        let name = partial.name().to_vec();
+        match self.become_named(&name) {
+            Ok(()) => {
+                self.hidden = Some(name);
+                if let Ok(meta) = stat_open(self.file()) {
+                    self.room.hide((meta.dev, meta.ino));
+                }
+                true
+            }
+            Err(_) => {
+                if let Some(partial) = &mut self.partial {
+                    partial.may_be_named = false;
+                }
+                false
+            }
+        }
+    }
+
+    fn become_named(&self, name: &[u8]) -> Result<(), Errno> {
+        let step = || match &self.hidden {
+            None => self.link(name),
+            Some(hidden) => rename_new(&self.dir, hidden, &self.dir, name),
+        };
+        match step() {
+            // Somebody who is gone may have left it there.
+            Err(Errno::EXIST) => match remove(&self.root, &self.dir, name) {
+                Removed::Gone(_) => step(),
+                Removed::Not => Err(Errno::EXIST),
+            },
+            done => done,
+        }
+    }
+
+    /// What has to be written down so that the first `at` bytes outlive this process. `None`: that
+    /// cannot be, or what was to be written down before is not yet.
+    pub fn record(&mut self, at: u64) -> Option<Record> {
+        if !self.take_partial_name() {
+            return None;
+        }
+        let recording = &self.partial.as_ref()?.recording;
+        if Arc::strong_count(recording) > 1 {
+            return None;
+        }
+        let _recording = recording.clone();
+        // A descriptor of its own also has its own memory of errors: an fsync through a shared one
+        // would take the error from whoever publishes.
+        let name = DecInt::from_fd(self.file());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(
+            self.root.descriptors(),
+            name.as_c_str(),
+            flags,
+            Mode::empty(),
+        );
+        Some(Record {
+            file: file.ok()?,
+            bytes: self.bytes_to_keep(at),
+            _recording,
+        })
+    }
+
+    fn bytes_to_keep(&self, at: u64) -> u64 {
+        match &self.partial {
+            Some(partial) => match partial.interrupted {
+                Interrupted::Dropped => 0,
+                Interrupted::Kept => at,
+                Interrupted::KeptButOneByte => partial.from.max(at.saturating_sub(1)),
+            },
+            None => 0,
+        }
+    }
+
+    /// It broke off behind byte `at`: puts what is to be kept on the disk, and then under its hidden
+    /// name. Takes long.
+    ///
+    /// # Errors
+    /// It could not be kept, and is gone.
+    pub fn keep(mut self, at: u64) -> io::Result<Option<Kept>> {
+        let bytes = self.bytes_to_keep(at);
+        if bytes == 0 {
+            return Ok(None);
+        }
+        self.file().set_len(bytes)?;
+        record(self.file(), bytes)?;
+        if !self.take_partial_name() {
+            return Ok(None);
+        }
+        self.settle(bytes)?;
+        Ok(self.partial.as_ref().map(|partial| Kept {
+            place: Place {
+                root: self.root.clone(),
+                dir: self.dir.clone(),
+                key: partial.key,
+            },
+            bytes,
+        }))
+    }
+
+    /// What there is counts from now on as a file that is there. Without room for it, it goes.
+    fn settle(&mut self, bytes: u64) -> io::Result<()> {
+        let claims = self.room.take_claims().into_iter();
+        let settled: Result<Vec<()>, Full> = claims
+            .map(|claim| claim.stays(Amount::file(bytes)))
+            .collect();
+        if let Err(full) = settled {
+            self.forget_partial();
+            return Err(full.into_error());
+        }
+        Ok(())
+    }
+
+    /// Lets go of it where it is.
+    pub(super) fn leave_partial(&mut self) {
+        let bytes = stat_open(self.file()).map_or(0, |meta| meta.size);
+        for claim in self.room.take_claims() {
+            // Too much or not, it is there.
+            let _ = claim.stays(Amount::file(bytes));
+        }
+        // Whoever writes it back meanwhile has the same lock.
+        let _ = rustix::fs::flock(self.file(), FlockOperation::Unlock);
+    }
+
+    /// What was recorded of it says nothing about a file that is published.
+    pub(super) fn strip_records(&self) {
+        if self.has_partial_name() {
+            for name in [RECORD, DIGEST] {
+                let _ = rustix::fs::fremovexattr(self.file(), name);
+            }
+        }
+    }
+}
+
+/// The digest of the first `bytes` bytes that was remembered, if the file has not changed since.
+pub fn remembered_digest(file: &File, bytes: u64) -> Option<String> {
+    let text = read_xattr(file, DIGEST)?;
+    let digits = text.strip_prefix(&state(file, bytes)?)?;
+    (digits.len() == 64).then(|| digits.to_string())
+}
+
+/// Remembers a digest with the file.
+pub fn remember_digest(file: &File, bytes: u64, digits: &str) {
+    if let Some(state) = state(file, bytes) {
+        let text = state + digits;
+        // Where it cannot be remembered it is computed again.
+        let _ = rustix::fs::fsetxattr(file, DIGEST, text.as_bytes(), XattrFlags::empty());
+    }
+}
+
+/// What a digest belongs to: the attribute goes with the file, and this says in which state.
+fn state(file: &File, bytes: u64) -> Option<String> {
+    let now = rustix::fs::fstat(file).ok()?;
+    Some(format!(
+        "{bytes} {} {} {}.{:09} ",
+        now.st_ino, now.st_size, now.st_mtime, now.st_mtime_nsec
+    ))
+}
+
+#[cfg(test)]
+mod tests;
