@@ -229,16 +229,13 @@ fn continued(
             interrupt::forget(dir, &temporary);
             return fresh(dir, name);
         }
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {
-                interrupt::forget(dir, &temporary);
-                return Err(Error::new(
-                    Exit::Local,
-                    "another haul is downloading it at this moment",
-                ));
-            }
-            // File systems without locks: then as before there were any.
-            Ok(()) | Err(_) => {}
+        // Any other error is that of a file system without locks: then as before there were any.
+        if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            interrupt::forget(dir, &temporary);
+            return Err(Error::new(
+                Exit::Local,
+                "another haul is downloading it at this moment",
+            ));
         }
         let there = dir.stat(&temporary).map_err(|e| Error::local(&e))?;
         if there.is_some_and(|stat| stat.st_ino == meta.ino()) {

@@ -44,8 +44,11 @@ pub struct Plan {
     /// Files to be moved.
     pub files: Vec<Item>,
     /// Links to be made, and where they point.
-    pub links: Vec<(u32, Box<[u8]>, Box<[u8]>)>,
+    pub links: Vec<Link>,
 }
+
+/// A link to be made: the number of its pair, its name and where it points.
+pub type Link = (u32, Box<[u8]>, Box<[u8]>);
 
 impl Plan {
     /// Adds a pair.
