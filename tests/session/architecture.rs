@@ -34,7 +34,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("logging", &[]),
     ("text", &[]),
     ("fingerprint", &[]),
-    ("client", &["proto", "fingerprint"]),
+    ("client", &["proto", "fingerprint", "text"]),
     ("bench", &["proto", "client", "text"]),
 ];
 
