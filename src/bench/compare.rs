@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::report::{FORMAT, Report, Run, Spread};
+use super::report::{FORMAT, Report, Run, Spread, connections};
 use super::table::{number, with_spread};
 
 /// The ratio of two figures.
@@ -75,7 +75,7 @@ pub fn render(a: &Report, b: &Report) -> String {
             continue;
         };
         found = true;
-        let _ = writeln!(text, "\n{} connections", load.connections);
+        let _ = writeln!(text, "\n{}", connections(load.connections));
         let others = other.spreads(Run::all_figures);
         for (figure, mine) in load.spreads(Run::all_figures) {
             let Some((_, theirs)) = others.iter().find(|(it, _)| it.name == figure.name) else {

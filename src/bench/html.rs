@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::measure::Point;
-use super::report::{Load, Report, Run};
+use super::report::{Load, Report, Run, connections};
 use super::svg::{Axis, Line, Plot, escaped};
 use super::table::{number, with_spread};
 
@@ -146,7 +146,7 @@ fn figures(page: &mut String, report: &Report) {
 fn latencies(page: &mut String, load: &Load) {
     let heads = ["", "count", "p50", "p90", "p99", "p99.9", "max"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    rows[0][0] = format!("{} connections", load.connections);
+    rows[0][0] = connections(load.connections);
     for row in load.phases() {
         let values = [row.p50_us, row.p90_us, row.p99_us, row.p999_us, row.max_us];
         let mut cells = vec![row.name(), row.count.to_string()];
@@ -201,7 +201,7 @@ fn plots(report: &Report) -> Vec<Plot> {
     if let Some(load) = report.loads.last() {
         let many = match report.loads.len() {
             1 => String::new(),
-            _ => format!(", {} connections", load.connections),
+            _ => format!(", {}", connections(load.connections)),
         };
         type Value = fn(&Point) -> f64;
         let moves = load.runs.iter().any(|run| run.bytes > 0);
@@ -286,9 +286,9 @@ fn distribution(report: &Report) -> Plot {
             rarest = points.iter().fold(rarest, |most, point| most.max(point.0));
             lines.push(Line {
                 name: format!(
-                    "{}, {} connections",
+                    "{}, {}",
                     distribution.kind.name(),
-                    load.connections
+                    connections(load.connections)
                 ),
                 points,
                 spread: Vec::new(),

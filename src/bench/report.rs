@@ -316,6 +316,14 @@ impl Load {
     }
 }
 
+/// `1 connection`, `16 connections`.
+pub fn connections(count: usize) -> String {
+    match count {
+        1 => "1 connection".to_owned(),
+        _ => format!("{count} connections"),
+    }
+}
+
 /// The quantiles that a curve is drawn through: finer the closer to the maximum.
 pub fn quantiles(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     let mut wanted: Vec<f64> = (0..18).map(|i| f64::from(i) / 20.0).collect();

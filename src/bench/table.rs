@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::report::{Load, Report, Run, Spread};
+use super::report::{Load, Report, Run, Spread, connections};
 
 /// System calls shown by name.
 const NAMES_MAX: usize = 8;
@@ -29,8 +29,10 @@ pub fn render(report: &Report) -> String {
         for (class, errors) in load.errors() {
             let _ = writeln!(
                 text,
-                "\nerrors with {} connections: {} times {class}, for example: {}",
-                load.connections, errors.count, errors.example
+                "\nerrors with {}: {} times {class}, for example: {}",
+                connections(load.connections),
+                errors.count,
+                errors.example
             );
         }
     }
@@ -70,7 +72,7 @@ fn latencies(text: &mut String, load: &Load) {
     if phases.is_empty() {
         return;
     }
-    let title = format!("us, {} connections", load.connections);
+    let title = format!("us, {}", connections(load.connections));
     let heads = ["", "count", "p50", "p90", "p99", "p99.9", "max"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows[0][0] = title;
@@ -95,8 +97,8 @@ fn syscalls(text: &mut String, load: &Load) {
         .collect();
     let _ = writeln!(
         text,
-        "\nsystem calls of the server per operation, {} connections: {} ({})",
-        load.connections,
+        "\nsystem calls of the server per operation, {}: {} ({})",
+        connections(load.connections),
         number(per(counted.total)),
         names.join(", ")
     );

@@ -360,10 +360,11 @@ fn mistakes_are_told_in_a_sentence() {
         "--connections",
     );
     says(&["noop", "--pid", "2147483647"], USAGE, "no such process");
+    says(&["noop", "--tls", "required"], TRUST, "534 to AUTH");
     says(
-        &["noop", "--tls", "--ca-file", "/nothing"],
-        TRUST,
-        "cannot be read",
+        &["noop", "--ca-file", "/nothing"],
+        USAGE,
+        "/nothing: No such file",
     );
     says(
         &["noop", "--compare", "a", "b"],

@@ -28,7 +28,7 @@ use crate::bench::report::{Distribution, Load as LoadReport, Report, Run, quanti
 use crate::bench::server_process::{ServerProcess, Used};
 use crate::bench::syscalls::Counter;
 use crate::bench::work::{Files, Load, Work};
-use crate::bench::{compare, html, machine, table};
+use crate::bench::{compare, html, machine, report, table};
 
 /// How long the run takes in which system calls are counted.
 const SYSCALLS_TIME: Duration = Duration::from_secs(2);
@@ -285,7 +285,8 @@ impl<'a> Bench<'a> {
         for number in 0..arguments.runs {
             for (at, &connections) in arguments.connections.iter().enumerate() {
                 let what = format!(
-                    "{connections} connections, run {} of {}",
+                    "{}, run {} of {}",
+                    report::connections(connections),
                     number + 1,
                     arguments.runs
                 );
@@ -474,7 +475,7 @@ impl<'a> Bench<'a> {
     fn doubts(&mut self) {
         let mut doubts = Vec::new();
         for load in &self.report.loads {
-            let connections = load.connections;
+            let connections = report::connections(load.connections);
             let busy = load
                 .runs
                 .iter()
@@ -482,7 +483,7 @@ impl<'a> Bench<'a> {
                 .fold(0.0, f64::max);
             if busy > BUSY_MAX {
                 doubts.push(format!(
-                    "the generator used {:.0} % of its core with {connections} connections: it was \
+                    "the generator used {:.0} % of its core with {connections}: it was \
                      the bottleneck, and the server may be capable of more",
                     100.0 * busy
                 ));
@@ -490,7 +491,7 @@ impl<'a> Bench<'a> {
             for (figure, spread) in load.spreads(Run::figures) {
                 if figure.name == "operations/s" && spread.percent() > SPREAD_PERCENT_MAX {
                     doubts.push(format!(
-                        "the runs with {connections} connections differ by {:.0} %: take more of \
+                        "the runs with {connections} differ by {:.0} %: take more of \
                          them, or longer ones, or a quieter machine",
                         spread.percent()
                     ));
