@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use mio::Waker;
 
@@ -28,9 +29,9 @@ const BATCH_MAX: usize = 256;
 /// From here on an upload is large: writing it out takes longer than whatever a batch shares.
 const LARGE_BYTES: u64 = 4 << 20;
 
-/// Syncing a file system waits for whatever else is to be written. With less than this it is no more
-/// than a moment.
-const CALM_BYTES: u64 = 32 << 20;
+/// Syncing a file system waits for whatever else is to be written to it. With more than this, somewhere
+/// on the machine, it is not tried: it might take seconds.
+const CALM_BYTES: u64 = 256 << 20;
 
 /// Which thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +104,7 @@ impl Commits {
                 batch_max,
                 names: durability == Durability::Full,
                 weather: Weather::new(),
+                costs: Costs::default(),
             };
             thread::Builder::new()
                 .name(name.to_string())
@@ -186,10 +188,40 @@ struct Thread {
     batch_max: usize,
     names: bool,
     weather: Weather,
+    costs: Costs,
+}
+
+/// How long the two ways of syncing a batch took lately, in seconds. Which is faster depends on what
+/// others write, and no system call tells.
+#[derive(Debug, Default)]
+struct Costs {
+    /// A batch together: much the same for few files and for many.
+    together_s: f64,
+    /// One file by itself.
+    alone_s: f64,
+}
+
+impl Costs {
+    fn favour_together(&self, files: usize) -> bool {
+        self.together_s <= self.alone_s * files as f64
+    }
+
+    fn note(&mut self, together: bool, files: usize, took: Duration) {
+        let towards = |old: f64, new: f64| old + (new - old) * 0.25;
+        if together {
+            self.together_s = towards(self.together_s, took.as_secs_f64());
+            return;
+        }
+        self.alone_s = towards(self.alone_s, took.as_secs_f64() / files as f64);
+        if files > 1 {
+            // What was slow is tried again, later the slower it was.
+            self.together_s *= 0.9;
+        }
+    }
 }
 
 impl Thread {
-    fn run(self) {
+    fn run(mut self) {
         let mut next = self.orders.recv().ok();
         while let Some(first) = next.take() {
             let answers = match first {
@@ -220,12 +252,16 @@ impl Thread {
     }
 
     /// Whatever happens, each of them is answered.
-    fn commit(&self, ids: Vec<Id>, batch: Vec<(Upload, Publish)>) -> Vec<(Id, Answer)> {
+    fn commit(&mut self, ids: Vec<Id>, batch: Vec<(Upload, Publish)>) -> Vec<(Id, Answer)> {
+        let files = batch.len();
+        let together = files > 1 && self.costs.favour_together(files) && self.weather.is_calm();
         let way = Way {
             names: self.names,
-            calm: batch.len() > 1 && self.weather.is_calm(),
+            together,
         };
+        let begin = Instant::now();
         let committed = catch_unwind(AssertUnwindSafe(|| commit::commit(batch, way)));
+        self.costs.note(together, files, begin.elapsed());
         let committed = committed.map_err(|panic| panicked("a commit", &*panic));
         let mut committed = committed.unwrap_or_default().into_iter();
         ids.into_iter()
@@ -273,6 +309,28 @@ fn to_be_written(meminfo: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_takes_the_way_that_was_faster_lately() {
+        let ms = Duration::from_millis;
+        let mut costs = Costs::default();
+        // The first batch has nothing to go by.
+        assert!(costs.favour_together(2));
+        for _ in 0..20 {
+            costs.note(false, 1, ms(2));
+            costs.note(true, 50, ms(4));
+        }
+        assert!(costs.favour_together(3) && !costs.favour_together(1));
+        // Somebody else begins to write gigabytes.
+        costs.note(true, 50, ms(2000));
+        assert!(!costs.favour_together(50));
+        let mut alone = 0;
+        while !costs.favour_together(50) {
+            costs.note(false, 50, ms(100));
+            alone += 1;
+        }
+        assert!((5..50).contains(&alone), "tried again after {alone}");
+    }
 
     #[test]
     fn what_is_to_be_written_is_read() {

@@ -24,9 +24,8 @@ use super::staging::{Publish, Upload};
 pub struct Way {
     /// The names too, not only the files.
     pub names: bool,
-    /// Little else waits to be written, so that syncing the file system is cheaper than syncing
-    /// each file. Otherwise these uploads would wait for everybody's bytes.
-    pub calm: bool,
+    /// By syncing their file system, which waits for everybody's bytes, instead of each file.
+    pub together: bool,
 }
 
 /// What is to reach the disk.
@@ -83,7 +82,7 @@ fn commit_with(
 ) -> Vec<Committed> {
     // A file that failed is dropped at once: what it holds of the disk is free again.
     let mut batch = prepare(batch);
-    sync_files(&mut batch, way.calm, sync);
+    sync_files(&mut batch, way.together, sync);
     let mut committed: Vec<(Option<Ready>, Committed)> = batch
         .into_iter()
         .map(|ready| match ready.and_then(appear) {
@@ -130,7 +129,7 @@ fn appear(mut ready: Ready) -> io::Result<(Ready, Option<OwnedFd>)> {
 
 fn sync_files(
     batch: &mut [io::Result<Ready>],
-    calm: bool,
+    together: bool,
     sync: &mut dyn FnMut(Sync) -> io::Result<()>,
 ) {
     let mut devices: HashMap<u64, Vec<&mut io::Result<Ready>>> = HashMap::new();
@@ -140,7 +139,7 @@ fn sync_files(
         }
     }
     for uploads in devices.values_mut() {
-        if uploads.len() > 1 && calm && sync_together(uploads, sync).is_ok() {
+        if uploads.len() > 1 && together && sync_together(uploads, sync).is_ok() {
             continue;
         }
         if uploads.len() > 1 {

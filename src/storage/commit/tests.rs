@@ -13,7 +13,7 @@ const HOW: Publish = Publish {
 };
 const ALL: Way = Way {
     names: true,
-    calm: true,
+    together: true,
 };
 
 /// A directory with `old` in each of `taken`, and what was done to it in order.
@@ -161,9 +161,12 @@ fn a_batch_shares_one_sync_and_one_of_each_directory() {
 }
 
 #[test]
-fn where_much_is_to_be_written_each_file_is_synced() {
+fn where_it_is_cheaper_each_file_is_synced() {
     let mut place = Place::new();
-    let way = Way { calm: false, ..ALL };
+    let way = Way {
+        together: false,
+        ..ALL
+    };
     assert_eq!(place.commit(&["a", "b"], way, FINE), [None; 2]);
     place.check(&[
         "soon a []",
@@ -203,9 +206,9 @@ fn a_batch_keeps_its_order() {
 
 #[test]
 fn c03_a_file_that_fails_is_gone_and_costs_no_other() {
-    for calm in [true, false] {
+    for together in [true, false] {
         let mut place = Place::new();
-        let way = Way { calm, ..ALL };
+        let way = Way { together, ..ALL };
         let paths = ["a", "taken", "c"];
         let victim = std::cell::Cell::new(0);
         let found = place.commit(&paths, way, |what| match what {
@@ -220,7 +223,7 @@ fn c03_a_file_that_fails_is_gone_and_costs_no_other() {
         // Each by itself, and once.
         let mut expected = vec!["soon a []", "soon taken []", "soon c []"];
         expected.extend(["file a []", "file taken []", "file c []", "dir / [a c]"]);
-        if calm {
+        if together {
             expected.insert(0, "all by a []");
         }
         place.check(&expected);
