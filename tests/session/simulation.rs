@@ -23,7 +23,7 @@ use client::Client;
 use disk::Disk;
 use random::Random;
 
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 4000;
 const STEPS: usize = 250;
 
 /// Small, so that it is met: lines held behind a transfer.

@@ -15,6 +15,7 @@ mod durability;
 mod event_loop;
 mod files;
 mod haul_with_others;
+mod interrupted;
 mod limits;
 mod logins;
 mod protocol;

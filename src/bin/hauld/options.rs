@@ -203,8 +203,6 @@ mod tests {
         text.lines().map(String::from).collect()
     }
 
-    /// Limits of features that are not built have no key yet.
-
     #[test]
     fn every_limit_has_a_key() {
         let before = Settings::default();
@@ -224,8 +222,7 @@ mod tests {
             };
             // What is within a value is deeper.
             if line.starts_with("    ") && !line.starts_with("     ") {
-                let known = set.contains(name);
-                assert!(known, "{name} is a limit: has it a key?");
+                assert!(set.contains(name), "{name} is a limit: has it a key?");
             }
         }
     }

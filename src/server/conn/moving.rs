@@ -26,6 +26,9 @@ const SMALL_FILE_BYTES: u64 = 64 * 1024;
 const RECORD_BYTES: u64 = 256 << 20;
 const RECORD_TIME: Duration = Duration::from_secs(10);
 
+/// What is still taken from the kernel of an upload whose session has ended.
+const LAST_BYTES: usize = 4 << 20;
+
 /// A transfer and its connection.
 #[derive(Debug)]
 pub(super) struct Moving {
@@ -328,7 +331,12 @@ impl Conn {
 
     /// Ends a transfer that nobody asks about any more.
     pub(super) fn drop_transfer(&mut self, shared: &mut Shared) {
-        if let Some(moving) = self.moving.take() {
+        if let Some(mut moving) = self.moving.take() {
+            // What has arrived need not be sent again.
+            if matches!(moving.data, Data::Open { .. }) && moving.pump.is_receiving() {
+                let (mut budget, mut allowed) = (LAST_BYTES, LAST_BYTES);
+                self.step(&mut moving, shared, &mut budget, &mut allowed);
+            }
             self.rest(shared);
             // What has moved stays moved: whether replies are read is judged by the difference.
             self.flushed += moving.pump.moved();

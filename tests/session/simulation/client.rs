@@ -503,10 +503,13 @@ impl Client {
         let file = retained.into_file().unwrap();
         file.read_exact_at(&mut content, 0).unwrap();
         assert!(!content.is_empty(), "a partial of nothing");
-        let sent = self.broken.get(path);
-        let sent = sent.unwrap_or_else(|| panic!("nothing of {path} broke off"));
-        let was_sent = sent.iter().any(|sent| sent.starts_with(&content));
-        assert!(was_sent, "{path} was never sent like that");
+        // The reply that says so may wait behind that of another upload.
+        if self.owed.is_empty() {
+            let sent = self.broken.get(path);
+            let sent = sent.unwrap_or_else(|| panic!("nothing of {path} broke off"));
+            let was_sent = sent.iter().any(|sent| sent.starts_with(&content));
+            assert!(was_sent, "{path} was never sent like that");
+        }
         Some(content)
     }
 

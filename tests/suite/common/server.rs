@@ -18,6 +18,8 @@ use super::{PATIENCE, wait_for};
 
 /// How the names begin that hauld gives to what is not yet published.
 const STAGED_PREFIX: &[u8] = b".haul-";
+/// The same, of what is kept of an upload that broke off.
+const PARTIAL_PREFIX: &[u8] = b".haul-p";
 
 /// A `hauld` of one test, with a directory of its own. It ends with the value.
 pub struct Server {
@@ -289,7 +291,9 @@ impl Server {
         while let Some(directory) = todo.pop() {
             // A directory may go away while tests run; what is gone holds no staged file.
             for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-                if entry.file_name().as_bytes().starts_with(STAGED_PREFIX) {
+                let name = entry.file_name();
+                let name = name.as_bytes();
+                if name.starts_with(STAGED_PREFIX) && !name.starts_with(PARTIAL_PREFIX) {
                     found.push(entry.path());
                 }
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,0 +1,204 @@
+//! Uploads that break off, and how they go on (P09, P21 to P25, C09).
+
+use std::fs;
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use haul::proto::upload::hex;
+use sha2::{Digest, Sha256};
+use socket2::SockRef;
+
+use crate::common::content::{MIB, assert_file, bytes};
+use crate::common::control::Control;
+use crate::common::secure::Pair;
+use crate::common::server::Server;
+use crate::common::tools::{curl, curl_command, finish, start};
+use crate::common::{PATIENCE, wait_for};
+
+fn sha256(content: &[u8]) -> String {
+    hex(&Sha256::digest(content))
+}
+
+/// Bytes that have no end, on a socket that is reset when it is closed.
+fn reset(stream: &TcpStream) {
+    SockRef::from(stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("setting linger");
+}
+
+/// An upload of which only the beginning arrives.
+fn break_off(server: &Server, name: &str, bytes: usize, beginning: &[u8]) {
+    let mut session = Control::login(server.addr());
+    assert_eq!(session.command(&format!("UPLOAD {bytes} {name}")).code, 150);
+    session.send(beginning);
+    session.stream().shutdown(Shutdown::Write).expect("closing");
+    session.expect_eof();
+}
+
+/// The names that only hauld uses, in the root.
+fn hidden(server: &Server) -> Vec<PathBuf> {
+    let entries = fs::read_dir(server.root()).expect("reading the root");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .filter(|path| path.to_string_lossy().contains("/.haul-"))
+        .collect()
+}
+
+fn url(server: &Server, name: &str) -> String {
+    format!("ftp://{}/{name}", server.addr())
+}
+
+#[test]
+fn p09_an_upload_that_was_cut_off_is_offered_and_continued() {
+    let server = Server::start(&[]);
+    let content = bytes(1, 1000);
+    break_off(&server, "f", 1000, &content[..400]);
+    assert!(!server.path("f").exists());
+    let mut session = Control::login(server.addr());
+    let offered = session.command("PARTIAL f");
+    assert_eq!(offered.code, 213);
+    assert_eq!(offered.text, format!("400 {}", sha256(&content[..400])));
+    assert_eq!(session.fetch("NLST").0, b"");
+    assert_eq!(session.command("REST 399").code, 350);
+    assert_eq!(session.command("UPLOAD 601 f").code, 554);
+    assert_eq!(session.command("REST 400").code, 350);
+    assert_eq!(session.upload("f", &content[400..]).code, 226);
+    assert_file(&server.path("f"), &content);
+    assert!(hidden(&server).is_empty());
+}
+
+#[test]
+fn p22_all_arrived_and_the_client_never_heard_of_it() {
+    let server = Server::start(&[]);
+    let content = bytes(2, MIB);
+    let local = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(local.path(), &content).expect("writing");
+    let mut session = Control::login(server.addr());
+    let mut data = session.epsv();
+    assert_eq!(session.command("STOR f").code, 150);
+    data.write_all(&content).expect("sending");
+    reset(session.stream());
+    drop(session);
+    let mut session = Control::login(server.addr());
+    let offered = wait_for(PATIENCE, || {
+        let reply = session.command("SIZE f");
+        (reply.code == 213).then_some(reply.text)
+    });
+    assert_eq!(offered, Some((MIB - 1).to_string()));
+    drop(data);
+    let path = local.path().to_str().expect("UTF-8");
+    curl(&["-C", "-", "-T", path, &url(&server, "f")]).ok();
+    assert_file(&server.path("f"), &content);
+}
+
+#[test]
+fn p23_a_killed_client_of_tls_leaves_what_it_sent() {
+    let pair = Pair::new();
+    let options = pair.options();
+    let server = Server::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    fs::write(server.path("f"), "old").expect("writing");
+    let local = tempfile::NamedTempFile::new().expect("a file");
+    let content = bytes(3, 8 * MIB);
+    fs::write(local.path(), &content).expect("writing");
+    let path = local.path().to_str().expect("UTF-8");
+    let target = url(&server, "f");
+    let mut command = curl_command(&["--ssl-reqd", "--insecure", "--limit-rate", "1M"]);
+    command.args(["-T", path, &target]);
+    let child = start(&mut command);
+    let pid = rustix::process::Pid::from_child(&child);
+    // curl sends a part and then waits for its second to pass: all of it takes eight.
+    std::thread::sleep(Duration::from_secs(2));
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killing");
+    finish(child, &command);
+    assert_file(&server.path("f"), b"old");
+    let mut session = Control::login(server.addr());
+    let offered = wait_for(PATIENCE, || {
+        let reply = session.command("PARTIAL f");
+        (reply.code == 213).then_some(reply.text)
+    });
+    let offered = offered.expect("a partial");
+    let (count, digest) = offered.split_once(' ').expect("a digest");
+    let count: usize = count.parse().expect("a number");
+    assert_eq!(digest, sha256(&content[..count]));
+    assert_eq!(session.command(&format!("REST {count}")).code, 350);
+    assert_eq!(session.upload("f", &content[count..]).code, 226);
+    assert_file(&server.path("f"), &content);
+}
+
+#[test]
+fn p24_a_session_that_lost_its_client_gives_way() {
+    let server = Server::start(&[]);
+    let content = bytes(4, 1000);
+    let mut lost = Control::login(server.addr());
+    assert_eq!(lost.command("UPLOAD 1000 f").code, 150);
+    lost.send(&content[..400]);
+    let mut back = Control::login(server.addr());
+    let mut refusals = 0;
+    let offered = wait_for(PATIENCE, || {
+        let reply = back.command("PARTIAL f");
+        if reply.code == 450 {
+            refusals += 1;
+            return None;
+        }
+        Some(reply)
+    });
+    assert!(refusals > 0, "it was not silent for long");
+    let offered = offered.expect("an answer");
+    assert_eq!(offered.text, format!("400 {}", sha256(&content[..400])));
+    lost.expect_eof();
+    assert_eq!(back.command("REST 400").code, 350);
+    assert_eq!(back.upload("f", &content[400..]).code, 226);
+    assert_file(&server.path("f"), &content);
+}
+
+#[test]
+fn p25_another_address_learns_nothing() {
+    let server = Server::start(&[]);
+    break_off(&server, "f", 1000, &[b'x'; 400]);
+    let other = Control::open_from([127, 0, 0, 2].into(), server.addr());
+    let mut other = other.greeted().logged_in();
+    assert_eq!(other.command("PARTIAL f").code, 550);
+    assert_eq!(other.command("SIZE f").code, 550);
+    assert_eq!(other.command("DELE f").code, 550);
+    other.command("REST 400");
+    let _data = other.epsv();
+    assert_eq!(other.command("STOR f").code, 554);
+    let mut owner = Control::login(server.addr());
+    assert_eq!(owner.command("SIZE f").text, "400");
+}
+
+/// Two servers on one directory: what one of them is about to do, the other leaves alone.
+#[test]
+fn c09_a_second_server_leaves_alone_what_the_first_writes() {
+    let server = Server::start(&[]);
+    let dead = server.path(".haul-0123456789abcdef");
+    fs::write(&dead, "x").expect("writing");
+    let size = 70 * MIB;
+    let mut session = Control::login(server.addr());
+    assert_eq!(session.command(&format!("UPLOAD {size} f")).code, 150);
+    session.send(&vec![b'x'; size / 2]);
+    let named = wait_for(PATIENCE, || (hidden(&server).len() == 2).then_some(()));
+    assert!(named.is_some(), "{:?}", hidden(&server));
+    let root = server.root().to_str().expect("UTF-8");
+    let config = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(config.path(), format!("dir = \"{root}\"\n")).expect("writing");
+    let mut second = std::process::Command::new(env!("CARGO_BIN_EXE_hauld"))
+        .args(["--listen", "127.0.0.1:0", "--config"])
+        .arg(config.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("starting hauld");
+    let swept = wait_for(PATIENCE, || (!dead.exists()).then_some(()));
+    assert!(swept.is_some(), "what nobody writes is still there");
+    session.send(&vec![b'x'; size / 2]);
+    assert_eq!(session.reply().code, 226);
+    second.kill().expect("killing");
+    second.wait().expect("waiting");
+    assert_eq!(
+        fs::metadata(server.path("f")).expect("f").len(),
+        size as u64
+    );
+    assert!(hidden(&server).is_empty());
+}
