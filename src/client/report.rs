@@ -5,6 +5,8 @@ use std::io::{BufWriter, Stdout, Write, stderr, stdout};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use serde_json::json;
+
 use crate::proto::upload::hex;
 
 use super::error::{Error, Exit, shown};
@@ -233,48 +235,33 @@ fn line_of(deed: &Deed) -> String {
     line
 }
 
-/// One object on one line. Names that are not UTF-8 are given in hex digits as well.
+/// Names that are not UTF-8 are given in hex digits as well.
 fn json_of(deed: &Deed, error: Option<&Error>) -> String {
-    let mut object = String::from("{");
-    let mut text = |name: &str, value: &str| {
-        let comma = if object.len() > 1 { "," } else { "" };
-        object.push_str(&format!("{comma}\"{name}\":\"{}\"", json_escaped(value)));
-    };
-    text("action", deed.verb);
-    text("name", &String::from_utf8_lossy(deed.from));
+    let mut object = json!({
+        "action": deed.verb,
+        "name": String::from_utf8_lossy(deed.from),
+        "result": if error.is_some() { "failed" } else { "done" },
+    });
     if std::str::from_utf8(deed.from).is_err() {
-        text("name_hex", &hex(deed.from));
+        object["name_hex"] = json!(hex(deed.from));
     }
     if let Some(to) = deed.to {
-        text("to", &String::from_utf8_lossy(to));
-    }
-    text("result", if error.is_some() { "failed" } else { "done" });
-    if let Some(error) = error {
-        text("error", &error.to_string());
-        object.push_str(&format!(",\"exit\":{}", error.exit as u8));
+        object["to"] = json!(String::from_utf8_lossy(to));
     }
     if let Some(bytes) = deed.bytes {
-        object.push_str(&format!(",\"bytes\":{bytes}"));
+        object["bytes"] = json!(bytes);
     }
-    object.push('}');
-    object
-}
-
-/// The inside of a JSON string (RFC 8259 section 7).
-fn json_escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
+    if let Some(error) = error {
+        object["error"] = json!(error.to_string());
+        object["exit"] = json!(error.exit as u8);
     }
-    out
+    object.to_string()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -286,12 +273,13 @@ mod tests {
             bytes: Some(3),
         };
         assert_eq!(line_of(&deed), "uploaded a\\xff to b (3 bytes)");
-        assert_eq!(
-            json_of(&deed, Some(&Error::usage("no"))),
-            "{\"action\":\"upload\",\"name\":\"a\u{fffd}\",\"name_hex\":\"61ff\",\"to\":\"b\",\
-             \"result\":\"failed\",\"error\":\"no\",\"exit\":2,\"bytes\":3}"
-        );
-        assert_eq!(json_escaped("a\"\\\n\u{7f}ü"), "a\\\"\\\\\\u000a\\u007fü");
+        let object: Value =
+            serde_json::from_str(&json_of(&deed, Some(&Error::usage("no")))).unwrap();
+        let expected = json!({
+            "action": "upload", "name": "a\u{fffd}", "name_hex": "61ff", "to": "b",
+            "result": "failed", "error": "no", "exit": 2, "bytes": 3,
+        });
+        assert_eq!(object, expected);
     }
 
     #[test]

@@ -372,6 +372,54 @@ fn l15_a_large_download_goes_on_where_it_was() {
 }
 
 #[test]
+fn l15_a_large_upload_goes_on_where_it_was() {
+    let (server, site) = with_hauld();
+    let content = bytes(5, 8 * MIB);
+    put(site.local.path(), "large", &content, MADE_S);
+    // What the server writes into has no name, but a descriptor.
+    let staged = || {
+        let fds = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+        let sizes = fds.filter_map(|fd| fs::metadata(fd.ok()?.path()).ok());
+        sizes
+            .filter(fs::Metadata::is_file)
+            .map(|meta| meta.len())
+            .max()
+    };
+    let slow = [
+        "--quiet",
+        "upload",
+        "--limit-rate",
+        "2MiB",
+        "large",
+        "/pub/large",
+    ];
+    let slow: Vec<&dyn AsRef<OsStr>> = slow.iter().map(|word| word as _).collect();
+    killed(&site, &slow, || {
+        staged().is_some_and(|n| n > 2 * MIB as u64)
+    });
+    assert!(!site.remote("large").exists());
+    let again: &[&dyn AsRef<OsStr>] = &[&"--verbose", &"upload", &"large", &"/pub/large"];
+    let done = site.haul(again).ok();
+    assert!(done.stderr.contains("> REST "), "{}", done.stderr);
+    assert!(fs::read(site.remote("large")).unwrap() == content);
+
+    // What has changed here since then is sent from its beginning.
+    fs::remove_file(site.remote("large")).unwrap();
+    killed(&site, &slow, || {
+        staged().is_some_and(|n| n > 2 * MIB as u64)
+    });
+    let content = bytes(6, 8 * MIB);
+    put(site.local.path(), "large", &content, MADE_S);
+    let done = site.haul(again).ok();
+    assert!(
+        done.stderr.contains("> PARTIAL ") && !done.stderr.contains("> REST "),
+        "{}",
+        done.stderr
+    );
+    assert!(fs::read(site.remote("large")).unwrap() == content);
+}
+
+#[test]
 fn nothing_is_removed_where_the_server_has_left_something_out() {
     let (_server, site) = with_hauld();
     put(&site.public, "d/a", b"a", MADE_S);
@@ -430,8 +478,17 @@ fn programs_are_told_in_json() {
         .haul(&[&"upload", &"--json", &"a\"b", &"none", &"/pub/"])
         .expect(1);
     let said = done.stdout_text();
-    let ok = r#"{"action":"upload","name":"a\"b","to":"/pub/a\"b","result":"done","bytes":3}"#;
-    assert!(said.lines().any(|line| line == ok), "{said}");
-    let failed = r#"{"action":"upload","name":"none","result":"failed","error":"No such file"#;
-    assert!(said.lines().any(|line| line.starts_with(failed)), "{said}");
+    let lines = said
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line));
+    let objects: Vec<serde_json::Value> = lines.collect();
+    let ok = serde_json::json!({
+        "action": "upload", "name": "a\"b", "to": "/pub/a\"b", "result": "done", "bytes": 3,
+    });
+    assert!(objects.contains(&ok), "{said}");
+    let failed = objects.iter().find(|object| object["name"] == "none");
+    assert!(
+        failed.is_some_and(|object| object["result"] == "failed" && object["exit"] == 7),
+        "{said}"
+    );
 }
