@@ -88,7 +88,8 @@ pub struct Arguments {
     #[arg(long, value_name = "BYTES")]
     pub file_size: Option<Bytes>,
 
-    /// How many files there are to download, and to upload to
+    /// How many files there are to download, and how many names to upload to: later uploads replace
+    /// earlier ones, which servers have to do too
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub files: Option<u64>,
 
