@@ -12,6 +12,7 @@ use super::{Action, Answer, Context, Handled, Later, Session, Turn, Wait, Who};
 use crate::proto::addr;
 use crate::proto::reply::Reply;
 use crate::proto::upload::IMMEDIATE_BYTES_MAX;
+use crate::storage::root::LARGE_BYTES;
 use crate::storage::staging::Upload;
 
 pub(super) fn abor(session: &mut Session, turn: &mut Turn) -> Handled {
@@ -199,10 +200,14 @@ fn break_off(job: Job, out: &mut Vec<Action>) {
     out.extend(job.break_off().map(Action::Run));
 }
 
-/// What arrived is of no use, or there is no room for it.
+/// What arrived is of no use, or there is no room for it. A file that is not large goes at once: so
+/// its room is free before the client hears of it and tries a smaller one.
 fn discard(mut job: Job, out: &mut Vec<Action>) {
     if let Job::Receive(receive) = &mut job {
         receive.upload.forget_partial();
+        if receive.at < LARGE_BYTES {
+            return;
+        }
     }
     break_off(job, out);
 }

@@ -223,6 +223,11 @@ fn f16_what_is_given_up_is_free_again() {
         };
         drop(other);
         drop(data);
+        // What arrived is kept, to be continued, and counts until it is removed.
+        let removed = wait_for(PATIENCE, || {
+            (session.command("DELE f").code == 250).then_some(())
+        });
+        removed.expect("something is kept");
         settles(&mut session, 0, 1);
     }
     assert_eq!(session.upload("f", &bytes(16, QUOTA)).code, 226);
