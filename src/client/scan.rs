@@ -1,7 +1,7 @@
 //! What is below a directory, here or there, as one kind of entry.
 //!
 //! Here it is read directory by directory, without recursion and with the names of one directory in
-//! memory; there it is [`listing::tree`](super::listing::tree). What cannot be seen is told, so that
+//! memory; there it is [`super::listing::tree`]. What cannot be seen is told, so that
 //! nobody takes it for missing.
 
 use std::collections::HashSet;
