@@ -52,6 +52,7 @@ pub mod config;
 pub mod fingerprint;
 pub mod logging;
 pub mod proto;
+mod sealing;
 pub mod server;
 pub mod session;
 pub mod storage;

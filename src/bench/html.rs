@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::measure::Point;
 use super::report::{Load, Report, Run, connections};
 use super::svg::{Axis, Line, Plot, escaped};
-use super::table::{number, with_spread};
+use super::table::{figure_rows, number};
 
 /// More runs or curves than this are no picture any more.
 const LINES_MAX: usize = 6;
@@ -121,26 +121,7 @@ fn facts(page: &mut String, report: &Report) {
 }
 
 fn figures(page: &mut String, report: &Report) {
-    let mut names: Vec<String> = Vec::new();
-    for load in &report.loads {
-        for (figure, _) in load.spreads(Run::figures) {
-            if !names.contains(&figure.name) {
-                names.push(figure.name);
-            }
-        }
-    }
-    let mut rows = vec![vec!["connections".to_owned()]];
-    rows[0].extend(names.iter().cloned());
-    for load in &report.loads {
-        let spreads = load.spreads(Run::figures);
-        let mut row = vec![load.connections.to_string()];
-        for name in &names {
-            let found = spreads.iter().find(|(figure, _)| figure.name == *name);
-            row.push(found.map_or(String::new(), |(_, spread)| with_spread(spread)));
-        }
-        rows.push(row);
-    }
-    table(page, &rows);
+    table(page, &figure_rows(report, ""));
 }
 
 fn latencies(page: &mut String, load: &Load) {

@@ -42,8 +42,14 @@ pub fn render(report: &Report) -> String {
     text
 }
 
-/// One row per number of connections; medians, and how far the runs are from them.
 fn figures(text: &mut String, report: &Report) {
+    text.push('\n');
+    columns(text, &figure_rows(report, "-"));
+}
+
+/// One row per number of connections; medians, and how far the runs are from them. The first row has
+/// the names; `missing` stands where there is no figure.
+pub fn figure_rows(report: &Report, missing: &str) -> Vec<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     for load in &report.loads {
         for (figure, _) in load.spreads(Run::figures) {
@@ -59,12 +65,11 @@ fn figures(text: &mut String, report: &Report) {
         let mut row = vec![load.connections.to_string()];
         for name in &names {
             let found = spreads.iter().find(|(figure, _)| figure.name == *name);
-            row.push(found.map_or("-".to_owned(), |(_, spread)| with_spread(spread)));
+            row.push(found.map_or(missing.to_owned(), |(_, spread)| with_spread(spread)));
         }
         rows.push(row);
     }
-    text.push('\n');
-    columns(text, &rows);
+    rows
 }
 
 fn latencies(text: &mut String, load: &Load) {

@@ -17,10 +17,11 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, ServerConfig};
 
 use crate::fingerprint::Fingerprint;
+use crate::sealing::TooSmall;
 
 pub use examine::Certificate;
 pub use setup::{Session, Setup};
@@ -429,29 +430,6 @@ impl Tls {
                 .and_then(|suite| suite.suite().as_str())
                 .unwrap_or("?"),
         )
-    }
-}
-
-/// Why something was not put into a buffer: it takes so much.
-trait TooSmall {
-    fn required(&self) -> Option<usize>;
-}
-
-impl TooSmall for EncodeError {
-    fn required(&self) -> Option<usize> {
-        match self {
-            EncodeError::InsufficientSize(size) => Some(size.required_size),
-            EncodeError::AlreadyEncoded => None,
-        }
-    }
-}
-
-impl TooSmall for EncryptError {
-    fn required(&self) -> Option<usize> {
-        match self {
-            EncryptError::InsufficientSize(size) => Some(size.required_size),
-            EncryptError::EncryptExhausted => None,
-        }
     }
 }
 

@@ -5,10 +5,11 @@ mod tickets;
 mod trust;
 
 use rustls::client::UnbufferedClientConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 
 use super::dialogue::Failure;
 use crate::client::trust::refusal;
+use crate::sealing::TooSmall;
 pub use trust::{Identity, Trust};
 
 /// Plaintext encrypted at a time: eight full records.
@@ -205,29 +206,6 @@ impl Tls {
             self.outgoing.clear();
             // What a login needs is kept, what a bulk transfer needed is not, per session.
             self.outgoing.shrink_to(2 * WRITE_BYTES);
-        }
-    }
-}
-
-/// Why something was not put into a buffer: it takes so much.
-trait TooSmall {
-    fn required(&self) -> Option<usize>;
-}
-
-impl TooSmall for EncodeError {
-    fn required(&self) -> Option<usize> {
-        match self {
-            EncodeError::InsufficientSize(size) => Some(size.required_size),
-            EncodeError::AlreadyEncoded => None,
-        }
-    }
-}
-
-impl TooSmall for EncryptError {
-    fn required(&self) -> Option<usize> {
-        match self {
-            EncryptError::InsufficientSize(size) => Some(size.required_size),
-            EncryptError::EncryptExhausted => None,
         }
     }
 }

@@ -6,7 +6,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use rustls::client::UnbufferedClientConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
+
+use crate::sealing::TooSmall;
 
 /// Ciphertext that is read at a time, together with the record or handshake message, of at most
 /// 64 KiB, that has begun.
@@ -189,29 +191,6 @@ impl Tls {
                 self.outgoing.from += n;
                 Ok(())
             }
-        }
-    }
-}
-
-/// Why something was not put into a buffer: it takes so much.
-trait TooSmall {
-    fn required(&self) -> Option<usize>;
-}
-
-impl TooSmall for EncodeError {
-    fn required(&self) -> Option<usize> {
-        match self {
-            EncodeError::InsufficientSize(size) => Some(size.required_size),
-            EncodeError::AlreadyEncoded => None,
-        }
-    }
-}
-
-impl TooSmall for EncryptError {
-    fn required(&self) -> Option<usize> {
-        match self {
-            EncryptError::InsufficientSize(size) => Some(size.required_size),
-            EncryptError::EncryptExhausted => None,
         }
     }
 }
