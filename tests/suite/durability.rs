@@ -5,4 +5,5 @@ mod faults;
 mod full;
 mod killed;
 mod order;
+mod power;
 mod together;

@@ -26,9 +26,9 @@ const KILLS: u64 = 25;
 const NAMES: u64 = 6;
 
 /// A content: the pieces of which it was put together, each by its seed.
-type Version = Vec<u64>;
+pub type Version = Vec<u64>;
 
-fn content(version: &Version) -> Vec<u8> {
+pub fn content(version: &Version) -> Vec<u8> {
     let length = |seed: u64| match seed % 10 {
         0 => 0,
         1 => 300_000 + seed as usize % 1000,
@@ -41,17 +41,19 @@ fn content(version: &Version) -> Vec<u8> {
 }
 
 /// What is known of a name.
-#[derive(Debug, Default)]
-struct Known {
-    stored: Option<Version>,
+#[derive(Debug, Default, Clone)]
+pub struct Known {
+    pub stored: Option<Version>,
     /// Sent, and not answered.
-    tried: Option<Version>,
+    pub tried: Option<Version>,
 }
 
 /// All names, and what was promised of them.
 #[derive(Default)]
-struct Ledger {
-    names: Mutex<HashMap<String, Known>>,
+pub struct Ledger {
+    pub names: Mutex<HashMap<String, Known>>,
+    /// Everything that was ever sent, in order.
+    pub begun: Mutex<Vec<(String, Version)>>,
     seeds: Mutex<u64>,
 }
 
@@ -65,11 +67,18 @@ impl Ledger {
     /// Something is about to be stored; its content. `append`: behind what is there.
     fn begin(&self, name: &str, append: bool) -> Vec<u8> {
         let seed = self.seed();
-        let mut names = self.names.lock().unwrap();
-        let known = names.entry(name.to_string()).or_default();
-        let before = known.stored.clone().filter(|_| append);
-        known.tried = Some(before.into_iter().flatten().chain([seed]).collect());
+        let known = self.names.lock().unwrap().get(name).cloned();
+        let before = known.and_then(|it| it.stored).filter(|_| append);
+        let version: Version = before.into_iter().flatten().chain([seed]).collect();
+        self.tries(name, version);
         content(&vec![seed])
+    }
+
+    fn tries(&self, name: &str, version: Version) {
+        let mut names = self.names.lock().unwrap();
+        let mut begun = self.begun.lock().unwrap();
+        begun.push((name.to_string(), version.clone()));
+        names.entry(name.to_string()).or_default().tried = Some(version);
     }
 
     fn stored(&self, name: &str) {
@@ -198,7 +207,7 @@ impl Session {
 }
 
 /// Uploads in its own way until the server is gone.
-fn upload(ledger: &Ledger, server: SocketAddr, way: u64, tls: Option<Arc<ClientConfig>>) {
+pub fn upload(ledger: &Ledger, server: SocketAddr, way: u64, tls: Option<Arc<ClientConfig>>) {
     let run = || -> io::Result<()> {
         let mut session = Session::login(server, tls)?;
         loop {
@@ -240,11 +249,7 @@ fn upload(ledger: &Ledger, server: SocketAddr, way: u64, tls: Option<Arc<ClientC
                     let content = content(&vec![seed]);
                     let first = session.store("STOU", &content)?;
                     let name = first.strip_prefix("150 FILE: ").expect("a name");
-                    let known = Known {
-                        stored: None,
-                        tried: Some(vec![seed]),
-                    };
-                    ledger.names.lock().unwrap().insert(name.to_string(), known);
+                    ledger.tries(name, vec![seed]);
                     session.told(ledger, name)?;
                 }
             }
@@ -254,14 +259,32 @@ fn upload(ledger: &Ledger, server: SocketAddr, way: u64, tls: Option<Arc<ClientC
     let _ = run();
 }
 
+/// What an environment variable says, if it says something.
+pub fn number(name: &str, default: u64) -> u64 {
+    let given = std::env::var(name).ok();
+    given.map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Random moments between 20 and 220 ms from now; `HAUL_SEED` chooses others.
+pub struct Moments(u64);
+
+impl Moments {
+    pub fn new() -> Moments {
+        Moments(number("HAUL_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        Duration::from_micros(20_000 + self.0 % 200_000)
+    }
+}
+
 #[test]
 fn c01_a_server_that_is_killed_leaves_old_or_new_files_and_keeps_what_it_promised() {
-    let number = |name: &str, default| {
-        let given = std::env::var(name).ok();
-        given.map_or(default, |text| text.parse().expect("a number"))
-    };
     let kills = number("HAUL_KILLS", KILLS);
-    let mut random = number("HAUL_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut moments = Moments::new();
     let dir = tempfile::tempdir().expect("making a directory");
     let (ledger, pair) = (Ledger::default(), Pair::new());
     let options = pair.options();
@@ -284,16 +307,13 @@ fn c01_a_server_that_is_killed_leaves_old_or_new_files_and_keeps_what_it_promise
         if kill == kills {
             break;
         }
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
         thread::scope(|scope| {
             for way in 0..8 {
                 let tls = (way >= 4).then(|| Arc::new(pair.client()));
                 let (ledger, addr) = (&ledger, server.addr());
                 scope.spawn(move || upload(ledger, addr, way, tls));
             }
-            thread::sleep(Duration::from_micros(20_000 + random % 200_000));
+            thread::sleep(moments.next());
             server.signal(Signal::KILL);
             server.gone();
         });
