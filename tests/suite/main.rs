@@ -21,6 +21,7 @@ mod logins;
 mod protocol;
 mod real_clients;
 mod resources;
+mod soak;
 mod starting_and_stopping;
 mod stranger;
 mod tls;

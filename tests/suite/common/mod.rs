@@ -3,6 +3,7 @@
 pub mod bytewise;
 pub mod content;
 pub mod control;
+pub mod either;
 pub mod peers;
 pub mod secure;
 pub mod server;

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -16,10 +16,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use rustls::ClientConfig;
 
-use crate::common::PATIENCE;
 use crate::common::content::bytes;
 use crate::common::control::Control;
-use crate::common::secure::{Pair, begin_tls};
+use crate::common::either::Either;
+use crate::common::secure::Pair;
 use crate::common::server::{Launch, Server};
 
 const KILLS: u64 = 25;
@@ -112,104 +112,18 @@ impl Ledger {
     }
 }
 
-trait Duplex: Read + Write + Send {}
-impl<T: Read + Write + Send> Duplex for T {}
-
-/// A session that may end at any moment.
-struct Session {
-    wire: Box<dyn Duplex>,
-    input: Vec<u8>,
-    server: SocketAddr,
-    tls: Option<Arc<ClientConfig>>,
-}
-
-fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(to)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-impl Session {
-    fn login(server: SocketAddr, tls: Option<Arc<ClientConfig>>) -> io::Result<Session> {
-        let stream = connect(server)?;
-        let mut session = Session {
-            wire: Box::new(stream.try_clone()?),
-            input: Vec::new(),
-            server,
-            tls: None,
-        };
-        session.reply()?;
-        if let Some(config) = tls {
-            session.command("AUTH TLS")?;
-            session.wire = Box::new(begin_tls(&config, stream)?);
-            session.tls = Some(config);
-            session.command("PBSZ 0")?;
-            session.command("PROT P")?;
-        }
-        session.command("USER anonymous")?;
-        session.command("PASS x")?;
-        Ok(session)
-    }
-
-    fn reply(&mut self) -> io::Result<String> {
-        loop {
-            if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.input.drain(..=end).collect();
-                return Ok(String::from_utf8_lossy(&line).trim_end().to_string());
-            }
-            let mut chunk = [0; 4096];
-            match self.wire.read(&mut chunk)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => self.input.extend_from_slice(&chunk[..n]),
-            }
-        }
-    }
-
-    fn command(&mut self, line: &str) -> io::Result<String> {
-        self.wire.write_all(format!("{line}\r\n").as_bytes())?;
-        self.wire.flush()?;
-        self.reply()
-    }
-
-    /// Sends a file over a data connection; the name that it was given.
-    fn store(&mut self, line: &str, content: &[u8]) -> io::Result<String> {
-        let told = self.command("EPSV")?;
-        let port = told
-            .split("(|||")
-            .nth(1)
-            .and_then(|it| it.split('|').next());
-        let port: u16 = port.and_then(|it| it.parse().ok()).expect("a port");
-        let data = connect(SocketAddr::new(self.server.ip(), port))?;
-        let first = self.command(line)?;
-        assert!(first.starts_with("150"), "{line}: {first}");
-        match &self.tls {
-            None => (&data).write_all(content)?,
-            Some(config) => {
-                let mut data = begin_tls(config, data.try_clone()?)?;
-                data.write_all(content)?;
-                data.conn.send_close_notify();
-                data.flush()?;
-            }
-        }
-        drop(data);
-        Ok(first)
-    }
-
-    /// The last reply of an upload: 226.
-    fn told(&mut self, ledger: &Ledger, name: &str) -> io::Result<()> {
-        let reply = self.reply()?;
-        assert!(reply.starts_with("226"), "{name}: {reply}");
-        ledger.stored(name);
-        Ok(())
-    }
+/// The last reply of an upload: 226.
+fn told(session: &mut Either, ledger: &Ledger, name: &str) -> io::Result<()> {
+    let reply = session.reply()?;
+    assert!(reply.starts_with("226"), "{name}: {reply}");
+    ledger.stored(name);
+    Ok(())
 }
 
 /// Uploads in its own way until the server is gone.
 pub fn upload(ledger: &Ledger, server: SocketAddr, way: u64, tls: Option<Arc<ClientConfig>>) {
     let run = || -> io::Result<()> {
-        let mut session = Session::login(server, tls)?;
+        let mut session = Either::login(server, tls)?;
         loop {
             let seed = ledger.seed();
             let name = format!("{way}-{}", seed % NAMES);
@@ -219,15 +133,14 @@ pub fn upload(ledger: &Ledger, server: SocketAddr, way: u64, tls: Option<Arc<Cli
                     let content = ledger.begin(&name, append);
                     let verb = if append { "APPE" } else { "STOR" };
                     session.store(&format!("{verb} {name}"), &content)?;
-                    session.told(ledger, &name)?;
+                    told(&mut session, ledger, &name)?;
                 }
                 1 => {
                     let content = ledger.begin(&name, false);
                     let first = session.command(&format!("UPLOAD {} {name}", content.len()))?;
                     assert!(first.starts_with("150"), "{first}");
-                    session.wire.write_all(&content)?;
-                    session.wire.flush()?;
-                    session.told(ledger, &name)?;
+                    session.send(&content)?;
+                    told(&mut session, ledger, &name)?;
                 }
                 2 => {
                     let names: Vec<_> = (0..NAMES).map(|n| format!("{way}-{n}")).collect();
@@ -238,10 +151,9 @@ pub fn upload(ledger: &Ledger, server: SocketAddr, way: u64, tls: Option<Arc<Cli
                         series.extend_from_slice(line.as_bytes());
                         series.extend_from_slice(&content);
                     }
-                    session.wire.write_all(&series)?;
-                    session.wire.flush()?;
+                    session.send(&series)?;
                     for name in &names {
-                        session.told(ledger, name)?;
+                        told(&mut session, ledger, name)?;
                     }
                 }
                 _ => {
@@ -250,7 +162,7 @@ pub fn upload(ledger: &Ledger, server: SocketAddr, way: u64, tls: Option<Arc<Cli
                     let first = session.store("STOU", &content)?;
                     let name = first.strip_prefix("150 FILE: ").expect("a name");
                     ledger.tries(name, vec![seed]);
-                    session.told(ledger, name)?;
+                    told(&mut session, ledger, name)?;
                 }
             }
         }
