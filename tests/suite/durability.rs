@@ -7,3 +7,4 @@ mod killed;
 mod order;
 mod power;
 mod together;
+mod torture;
