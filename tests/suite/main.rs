@@ -19,6 +19,7 @@ mod interrupted;
 mod limits;
 mod logins;
 mod protocol;
+mod reactor;
 mod real_clients;
 mod resources;
 mod soak;

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::server::{Launch, Server};
-use super::wait_for;
+use super::{PATIENCE, wait_for};
 
 /// What is told of: everything that has to do with uploads, replies and faults.
 const CALLS: &str = "trace=openat,write,pwrite64,splice,fsync,fdatasync,syncfs,linkat,renameat,\
@@ -24,6 +26,8 @@ pub struct Traced {
 /// One system call. Calls of other threads may have been made between its begin and its end.
 #[derive(Debug, Clone)]
 pub struct Call {
+    /// The thread that made it; the first is the process, and the reactor.
+    pub thread: u32,
     pub begin: usize,
     pub end: usize,
     pub name: String,
@@ -36,10 +40,15 @@ impl Traced {
     /// Starts a server. Each of `faults` is an expression as strace takes them behind `inject=`; it
     /// counts the calls of each thread for itself.
     pub fn start(options: &[&str], faults: &[&str]) -> Traced {
+        Traced::watching(CALLS, options, faults)
+    }
+
+    /// The same, where other calls are to be told of.
+    pub fn watching(calls: &str, options: &[&str], faults: &[&str]) -> Traced {
         let dir = tempfile::tempdir().expect("making a directory");
         let file = dir.path().join("trace");
         let mut words = vec!["strace", "-D", "-f", "-y", "-s", "4096", "-o"];
-        words.extend([file.to_str().expect("a text"), "-e", CALLS]);
+        words.extend([file.to_str().expect("a text"), "-e", calls]);
         let faults: Vec<_> = faults.iter().map(|it| format!("inject={it}")).collect();
         words.extend(faults.iter().flat_map(|it| ["-e", it.as_str()]));
         let server = Server::launch(&Launch {
@@ -69,6 +78,35 @@ impl Traced {
     }
 }
 
+/// strace at work on a server that runs.
+pub struct Strace(Child);
+
+impl Strace {
+    pub fn attach(server: &Server, options: &[&str]) -> Strace {
+        let mut command = Command::new("strace");
+        command
+            .args(["-f", "-p", &server.pid().to_string()])
+            .args(options);
+        let child = command.stderr(Stdio::null()).spawn();
+        let strace = Strace(child.expect("tests/run installs strace"));
+        let attached = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).ok()?;
+            let is_traced = |task: fs::DirEntry| {
+                let status = fs::read_to_string(task.path().join("status"));
+                status.is_ok_and(|it| !it.contains("TracerPid:\t0"))
+            };
+            tasks.flatten().all(is_traced).then_some(())
+        };
+        wait_for(PATIENCE, attached).expect("strace attaches");
+        strace
+    }
+
+    pub fn detach(mut self) {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).expect("strace runs");
+        self.0.wait().expect("waiting");
+    }
+}
+
 /// Reads `PID name(args) = result` lines, also those in two halves.
 fn parse(text: &str) -> Vec<Call> {
     let (mut calls, mut halves): (Vec<Call>, HashMap<&str, usize>) = (Vec::new(), HashMap::new());
@@ -90,6 +128,7 @@ fn parse(text: &str) -> Vec<Call> {
             continue;
         };
         let mut call = Call {
+            thread: pid.parse().unwrap_or(0),
             begin: at,
             end: usize::MAX,
             name: name.to_string(),

@@ -9,14 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Shutdown;
-use std::process::{Child, Command, Stdio};
-
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::content::{KIB, bytes};
 use crate::common::either::{Data, Either};
 use crate::common::server::{Server, four_questions};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::trace::Strace;
 
 /// These do not fail, or not like that: memory, locks, clocks; the write to an eventfd and the log,
 /// which the server does with nothing else. (A call that strace makes fail just when it
@@ -318,35 +315,6 @@ impl Play<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// strace at work on a server that runs.
-struct Strace(Child);
-
-impl Strace {
-    fn attach(server: &Server, options: &[&str]) -> Strace {
-        let mut command = Command::new("strace");
-        command
-            .args(["-f", "-p", &server.pid().to_string()])
-            .args(options);
-        let child = command.stderr(Stdio::null()).spawn();
-        let strace = Strace(child.expect("tests/run installs strace"));
-        let attached = || {
-            let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).ok()?;
-            let is_traced = |task: fs::DirEntry| {
-                let status = fs::read_to_string(task.path().join("status"));
-                status.is_ok_and(|it| !it.contains("TracerPid:\t0"))
-            };
-            tasks.flatten().all(is_traced).then_some(())
-        };
-        wait_for(PATIENCE, attached).expect("strace attaches");
-        strace
-    }
-
-    fn detach(mut self) {
-        kill_process(Pid::from_child(&self.0), Signal::TERM).expect("strace runs");
-        self.0.wait().expect("waiting");
     }
 }
 
