@@ -324,10 +324,13 @@ impl Retained {
         bytes: u64,
         interrupted: Interrupted,
     ) -> io::Result<Upload> {
-        if bytes < self.bytes {
-            set_record(&self.file, bytes)?;
-        }
-        self.file.set_len(bytes)?;
+        let recorded = self.bytes;
+        let cut = |file: &File| {
+            if bytes < recorded {
+                set_record(file, bytes)?;
+            }
+            file.set_len(bytes)
+        };
         let partial = Partial {
             key: self.place.key,
             interrupted,
@@ -335,7 +338,7 @@ impl Retained {
             may_be_named: true,
             recording: Arc::default(),
         };
-        Upload::resume(root, path, self.file, bytes, partial)
+        Upload::resume(root, path, self.file, bytes, partial, cut)
     }
 }
 

@@ -115,6 +115,7 @@ impl Upload {
         file: File,
         from: u64,
         partial: Partial,
+        cut: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<Upload> {
         let (dir, name) = root.parent(path, Errno::ISDIR)?;
         let replaces = replaced(&dir, name)?;
@@ -122,7 +123,10 @@ impl Upload {
         let mut room = Box::new(Room::new(root.ledger().clone(), Vec::new()));
         let meta = stat_open(&file)?;
         room.hide((meta.dev, meta.ino));
-        root.change(&dir, partial.name(), Amount::NOTHING, Vec::new(), || Ok(()))?;
+        // What counted for the partial is given back, so it is cut while that is still to be seen.
+        root.change(&dir, partial.name(), Amount::NOTHING, Vec::new(), || {
+            cut(&file)
+        })?;
         room.claim(root.claim(&dir, Amount::NAME, old)?);
         room.share(from)?;
         let hidden = Some(partial.name().to_vec());

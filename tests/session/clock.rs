@@ -196,3 +196,25 @@ fn r11_who_is_displaced_hears_it_whatever_it_waits_for() {
         assert!(client.shell.closed);
     }
 }
+
+#[test]
+fn c11_a_wall_clock_that_jumps_ends_no_session_and_gives_none_more_time() {
+    const DAY_S: i64 = 24 * 60 * 60;
+    for jump in [-365 * DAY_S, -DAY_S, -1, 1, DAY_S, 365 * DAY_S] {
+        let mut client = client();
+        let limits = client.shell.config.limits.clone();
+        client.shell.wall_s += jump;
+        client.command("USER anonymous");
+        assert_eq!(client.time_left(), Some(limits.login_timeout), "{jump}");
+        client.command("PASS x");
+        client.pass_time(SECOND);
+        client.shell.wall_s -= jump;
+        assert_eq!(client.time_left(), Some(limits.idle_timeout - SECOND));
+        for command in ["NOOP", "EPSV", "UPLOAD 0+ f", "MLST f", "MDTM f"] {
+            client.shell.wall_s += jump;
+            assert!(client.command(command)[0] < 400, "{command}");
+            client.shell.wall_s -= jump;
+            assert_eq!(client.time_left(), Some(limits.idle_timeout), "{command}");
+        }
+    }
+}

@@ -8,3 +8,4 @@ mod faults;
 mod shell;
 mod simulation;
 mod table;
+mod uploads;

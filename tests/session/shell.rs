@@ -30,7 +30,7 @@ use sha2::Digest;
 pub const PASSIVE_PORT: u16 = 40000;
 /// An active data connection to this port is refused.
 pub const REFUSED_PORT: u16 = 50001;
-/// The wall clock: 2026-01-31 12:00:00 UTC.
+/// The wall clock at the beginning: 2026-01-31 12:00:00 UTC.
 pub const WALL_S: i64 = 1_769_860_800;
 
 /// Something that the session asked and that has not been answered.
@@ -87,6 +87,8 @@ pub struct Shell {
     pub config: Config,
     pub home: Arc<Root>,
     pub now: Instant,
+    /// What the wall clock shows; it may jump.
+    pub wall_s: i64,
     /// What the client sent and the session has not used.
     pub unread: Vec<u8>,
     /// What went out on the control connection.
@@ -117,7 +119,11 @@ impl Shell {
 
     /// A client that has just connected from `peer`.
     pub fn from(dir: &Path, config: Config, peer: &str) -> Shell {
-        let home = Arc::new(Root::open(dir).unwrap());
+        Shell::sharing(Arc::new(Root::open(dir).unwrap()), config, peer)
+    }
+
+    /// One of several clients of one directory.
+    pub fn sharing(home: Arc<Root>, config: Config, peer: &str) -> Shell {
         let now = Instant::now();
         let mut actions = Vec::new();
         let context = Context {
@@ -134,6 +140,7 @@ impl Shell {
             config,
             home,
             now,
+            wall_s: WALL_S,
             unread: Vec::new(),
             sent: Vec::new(),
             replies: Vec::new(),
@@ -180,6 +187,7 @@ impl Shell {
             config,
             home,
             now,
+            wall_s,
             random,
             commits_full,
             ..
@@ -189,7 +197,7 @@ impl Shell {
             config,
             home,
             now: *now,
-            wall_s: WALL_S,
+            wall_s: *wall_s,
             random: *random,
             commits_full: *commits_full,
         };
@@ -206,7 +214,7 @@ impl Shell {
             config: &self.config,
             home: &self.home,
             now: self.now,
-            wall_s: WALL_S,
+            wall_s: self.wall_s,
             random: self.random,
             commits_full: self.commits_full,
         };

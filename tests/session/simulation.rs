@@ -7,8 +7,8 @@
 //! failure: `HAUL_SEED=n cargo test --test session simulation -- --nocapture` shows each step.
 
 mod client;
-mod disk;
-mod random;
+pub mod disk;
+pub mod random;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -53,7 +53,7 @@ fn random_sessions_keep_their_promises() {
 
 /// What breaks off is synced, which is quickest where there is no disk; but interrupted uploads need
 /// a file system with attributes.
-fn quick_dir() -> tempfile::TempDir {
+pub fn quick_dir() -> tempfile::TempDir {
     let flags = rustix::fs::XattrFlags::empty();
     let has_attributes = |dir: &tempfile::TempDir| {
         rustix::fs::setxattr(dir.path(), "user.haul.test", b"", flags).is_ok()
@@ -286,8 +286,12 @@ impl Simulation {
         }
     }
 
-    /// The clock goes on, or back; now and then a deadline that has passed is told late.
+    /// The clock goes on, or back; now and then a deadline that has passed is told late. The wall clock
+    /// jumps by a day, which no deadline notices.
     fn jump(&mut self) {
+        let before = self.shell.session.deadline(&self.shell.config);
+        self.shell.wall_s += *self.random.pick(&[-86_400, 0, 86_400]);
+        assert_eq!(self.shell.session.deadline(&self.shell.config), before);
         let seconds = *self.random.pick(&[1, 29, 31, 600, 901, 4000]);
         let time = Duration::from_secs(seconds);
         if self.random.chance(20) {
