@@ -324,20 +324,20 @@ fn soak_sessions_of_every_kind_leave_nothing_behind() {
         })
         .collect();
     let baseline = server.baseline();
-    // What is made on first use is there afterwards.
-    work(
-        &server,
-        &mut workers,
-        Duration::from_secs((seconds / 4).min(60)),
-        baseline,
-    );
+    // What is made on first use is there after the first part.
+    let part = Duration::from_secs((seconds / 4).min(60));
+    let begin = Instant::now();
+    work(&server, &mut workers, part, baseline);
     let memory = memory_kib(&server);
-    work(
-        &server,
-        &mut workers,
-        Duration::from_secs(seconds - (seconds / 4).min(60)),
-        baseline,
-    );
+    let end = begin + Duration::from_secs(seconds);
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        work(&server, &mut workers, left.min(part), baseline);
+        println!(
+            "{} s: {} KiB",
+            begin.elapsed().as_secs(),
+            memory_kib(&server)
+        );
+    }
     let least = wait_for(PATIENCE, || {
         let now = memory_kib(&server);
         (now <= memory + MEMORY_SLACK_KIB).then_some(now)
