@@ -275,7 +275,8 @@ impl Simulation {
         let name = *self.random.pick(&NAMES);
         let partial = self.partial(name).map_or(0, |it| it.len());
         let what = self.random.below(12);
-        if !quiet && !(series && what < 4 && self.peers[n].shell.unread.is_empty()) {
+        let goes_on_a_series = series && what < 4 && self.peers[n].shell.unread.is_empty();
+        if !(quiet || goes_on_a_series) {
             return;
         }
         let content = self.content();
