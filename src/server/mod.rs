@@ -17,6 +17,7 @@ mod buffers;
 mod commits;
 mod conn;
 mod counts;
+mod guarded;
 mod lingering;
 mod listen;
 mod passive;
@@ -439,7 +440,7 @@ impl Server {
             return;
         };
         conn.queued = false;
-        match conn.advance(&mut self.shared) {
+        match guarded::advance(conn, &mut self.shared) {
             Next::Wait => {}
             Next::Again => queue(&mut self.ready, conn),
             Next::Dead => {
