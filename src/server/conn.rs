@@ -8,6 +8,7 @@
 mod committing;
 mod control;
 mod moving;
+mod news;
 mod paced;
 mod protected;
 
@@ -25,7 +26,7 @@ use super::strangers::Place;
 use super::tls::{self, Tls};
 use super::{Id, Shared, Socket, World};
 use crate::session::{Action, Ended, Input, Outcome, PasswordAnswer, Session};
-use crate::storage::partials::Key;
+use crate::storage::partials::{Key, Withdrawal};
 use control::Closing;
 pub(super) use moving::dispose_of;
 use moving::{Data, Early, Moving};
@@ -93,6 +94,8 @@ pub struct Conn {
     ticket: Option<Ticket>,
     /// Uploads that are being committed, all by the same thread, so that they stay in order.
     committing: usize,
+    /// For the one of them that is plain and not published yet, should its client turn out to be gone.
+    withdrawal: Option<Withdrawal>,
     lane: Lane,
     /// Orders to write back so far; each has its number.
     write_backs: u64,
@@ -142,6 +145,7 @@ impl Conn {
             listening_until: None,
             ticket: None,
             committing: 0,
+            withdrawal: None,
             lane: Lane::Small,
             write_backs: 0,
             closing: None,
@@ -295,6 +299,10 @@ impl Conn {
     pub fn cut(&mut self, shared: &mut Shared) {
         match &self.moving {
             Some(moving) if matches!(moving.data, Data::Control) => self.dead = true,
+            // It undoes nothing that has arrived.
+            Some(moving) if moving.news.is_awaited() => {
+                self.end_transfer(Outcome::Complete, shared);
+            }
             Some(_) => self.end_transfer(Outcome::Cut, shared),
             None => {}
         }
@@ -508,6 +516,7 @@ impl Conn {
 
     /// The last thing that happens to a connection.
     pub fn bury(&mut self, shared: &mut Shared) {
+        self.withdraw();
         self.drop_transfer(shared);
         if let Some(place) = self.slot {
             let client = self.session.peer().ip();

@@ -139,7 +139,12 @@ impl Session {
                 "The control connection ended during the upload.",
             ));
         }
-        receive.upload.forget_partial();
+        // Or it ends any moment now.
+        match via {
+            Via::Control => receive.upload.forget_partial(),
+            _ if self.quit_queued => receive.upload.forget_partial(),
+            _ => receive.upload.complete_if_client_stays(),
+        }
         if let Some(stated) = sha256 {
             let found = receive.digest.take().map(|digest| digest.finalize());
             if found.is_none_or(|found| found[..] != stated) {

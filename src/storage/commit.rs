@@ -122,6 +122,10 @@ fn prepare(batch: Vec<(Upload, Publish)>) -> Vec<io::Result<Ready>> {
 }
 
 fn appear(mut ready: Ready) -> io::Result<(Ready, Option<OwnedFd>)> {
+    if ready.upload.is_withdrawn() {
+        ready.upload.keep_after_all();
+        return Err(Errno::CANCELED.into());
+    }
     let replaced = ready.upload.keep_replaced_if_large();
     ready.upload.appear(&ready.how)?;
     Ok((ready, replaced))

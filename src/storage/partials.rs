@@ -19,6 +19,7 @@
 //! nobody has locked is left behind by a process that died.
 
 mod sweep;
+mod withdrawal;
 
 use std::fs::File;
 use std::io;
@@ -38,6 +39,8 @@ use super::staging::Upload;
 use crate::proto::facts::Kind;
 use crate::proto::upload::hex;
 pub use sweep::{Index, Sweep, clear_dir, remove_older};
+pub use withdrawal::Withdrawal;
+pub(super) use withdrawal::Withdrawn;
 
 /// From here on an upload has its hidden name while it runs, so that it outlives a killed server.
 pub const NAMED_FROM_BYTES: u64 = 64 << 20;

@@ -17,7 +17,7 @@ use rustix::path::DecInt;
 
 use super::ledger::amount_of;
 use super::made::Made;
-use super::partials::{Partial, lock};
+use super::partials::{Partial, Withdrawn, lock};
 use super::path::{RESERVED_PREFIX, VirtualPath};
 use super::quota::Amount;
 use super::room::Room;
@@ -47,6 +47,8 @@ pub struct Upload {
     replaces: Option<Meta>,
     /// `None`: it belongs to nobody who could continue it.
     pub(super) partial: Option<Partial>,
+    /// `None`: what arrived is whole for sure, or not whole yet.
+    pub(super) withdrawn: Option<Withdrawn>,
 }
 
 #[derive(Debug)]
@@ -160,6 +162,7 @@ impl Upload {
             hidden,
             replaces,
             partial: None,
+            withdrawn: None,
         }
     }
 

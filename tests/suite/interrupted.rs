@@ -13,8 +13,9 @@ use socket2::SockRef;
 use crate::common::content::{MIB, assert_file, bytes};
 use crate::common::control::Control;
 use crate::common::secure::Pair;
-use crate::common::server::Server;
+use crate::common::server::{Server, four_questions};
 use crate::common::tools::{curl, curl_command, finish, start};
+use crate::common::trace::Traced;
 use crate::common::{PATIENCE, wait_for};
 
 fn sha256(content: &[u8]) -> String {
@@ -125,6 +126,173 @@ fn p23_a_killed_client_of_tls_leaves_what_it_sent() {
     assert_eq!(session.command(&format!("REST {count}")).code, 350);
     assert_eq!(session.upload("f", &content[count..]).code, 226);
     assert_file(&server.path("f"), &content);
+}
+
+/// Waits until an upload of the server has so many bytes.
+fn until_received(server: &Server, bytes: u64) {
+    let received = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).ok()?;
+        let staged = open.flatten().filter(|fd| {
+            let target = fs::read_link(fd.path()).unwrap_or_default();
+            let target = target.to_string_lossy();
+            target.starts_with(server.root().to_str().expect("UTF-8")) && target.contains("/#")
+        });
+        let size = |fd: fs::DirEntry| fs::metadata(fd.path()).map_or(0, |it| it.len());
+        staged.map(size).any(|it| it >= bytes).then_some(())
+    };
+    wait_for(PATIENCE, received).expect("some of it arrives");
+}
+
+#[test]
+fn p23_a_killed_client_leaves_the_old_file_and_what_it_sent() {
+    let content = bytes(23, 8 * MIB);
+    let local = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(local.path(), &content).expect("writing");
+    let path = local.path().to_str().expect("UTF-8");
+    for verb in ["STOR", "UPLOAD"] {
+        let server = Server::start(&[]);
+        fs::write(server.path("f"), "old").expect("writing");
+        let mut command = match verb {
+            "STOR" => curl_command(&["--limit-rate", "1M", "-T", path, &url(&server, "f")]),
+            _ => {
+                let mut haul = std::process::Command::new(env!("CARGO_BIN_EXE_haul"));
+                let address = server.addr().to_string();
+                haul.args([
+                    "--server",
+                    &address,
+                    "upload",
+                    "--limit-rate",
+                    "1MiB",
+                    path,
+                    "f",
+                ]);
+                haul
+            }
+        };
+        let child = start(&mut command);
+        let pid = rustix::process::Pid::from_child(&child);
+        // It has taken long enough for being killed in the middle.
+        until_received(&server, 300_000);
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killing");
+        finish(child, &command);
+        assert_file(&server.path("f"), b"old");
+        let mut session = Control::login(server.addr());
+        let offered = wait_for(PATIENCE, || {
+            let reply = session.command("PARTIAL f");
+            (reply.code == 213).then_some(reply.text)
+        });
+        let offered = offered.unwrap_or_else(|| panic!("{verb}: no partial"));
+        let (count, digest) = offered.split_once(' ').expect("a digest");
+        let count: usize = count.parse().expect("a number");
+        assert!((250_000..content.len()).contains(&count), "{verb}: {count}");
+        assert_eq!(digest, sha256(&content[..count]), "{verb}");
+        assert_eq!(session.command(&format!("REST {count}")).code, 350);
+        assert_eq!(session.upload("f", &content[count..]).code, 226);
+        assert_file(&server.path("f"), &content);
+    }
+}
+
+/// A killed client's kernel ends its connections one after the other, and the data connection may be the
+/// first: a sixth of the clients that were killed used to leave what they had sent as a whole file.
+#[test]
+fn p23_a_control_connection_that_ends_just_behind_the_data_ends_the_upload_too() {
+    for reset_too in [false, true] {
+        let traced = Traced::start(&[], &["fsync:delay_enter=300000:when=1"]);
+        let server = &traced.server;
+        fs::write(server.path("f"), "old").expect("writing");
+        let content = bytes(24, 5000);
+        let mut session = Control::login(server.addr());
+        let mut data = session.epsv();
+        assert_eq!(session.command("STOR f").code, 150);
+        data.write_all(&content).expect("sending");
+        drop(data);
+        // All of it is there, and on its way to the disk.
+        wait_for(PATIENCE, || traced.is_told("fsync(").then_some(())).expect("a commit begins");
+        if reset_too {
+            reset(session.stream());
+        }
+        drop(session);
+        let mut back = Control::login(server.addr());
+        let offered = wait_for(PATIENCE, || {
+            let reply = back.command("PARTIAL f");
+            (reply.code == 213).then_some(reply.text)
+        });
+        let kept = &content[..content.len() - 1];
+        assert_eq!(offered, Some(format!("{} {}", kept.len(), sha256(kept))));
+        assert_file(&server.path("f"), b"old");
+        assert_eq!(back.command(&format!("REST {}", kept.len())).code, 350);
+        assert_eq!(back.upload("f", &content[kept.len()..]).code, 226);
+        assert_file(&server.path("f"), &content);
+        four_questions(server, server.descriptors());
+    }
+}
+
+/// Who says goodbye has not been killed.
+#[test]
+fn p23_who_says_quit_behind_an_upload_need_not_wait_for_the_answer() {
+    let traced = Traced::start(&[], &["fsync:delay_enter=300000:when=1"]);
+    let content = bytes(25, 5000);
+    let mut session = Control::login(traced.server.addr());
+    let mut data = session.epsv();
+    assert_eq!(session.command("STOR f").code, 150);
+    data.write_all(&content).expect("sending");
+    drop(data);
+    let began = || traced.is_told("fsync(").then_some(());
+    wait_for(PATIENCE, began).expect("a commit begins");
+    session.send(b"QUIT\r\n");
+    session.stream().shutdown(Shutdown::Write).expect("ending");
+    assert_eq!(session.reply().code, 226);
+    assert_eq!(session.reply().code, 221);
+    assert_file(&traced.server.path("f"), &content);
+}
+
+/// Clients that go by SIZE would put the end of one file behind another.
+#[test]
+fn p21_what_clients_continue_is_never_a_mixture() {
+    let server = Server::start(&[]);
+    let (old, new) = (bytes(20, MIB), bytes(21, MIB + 200_000));
+    let local = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(local.path(), &new).expect("writing");
+    let path = local.path().to_str().expect("UTF-8");
+    let mixed = |server: &Server| {
+        let found = fs::read(server.path("f")).expect("it is there");
+        found != old && found != new
+    };
+    for client in ["curl", "lftp", "by hand"] {
+        fs::write(server.path("f"), &old).expect("writing");
+        break_off(&server, "f", new.len(), &new[..700_000]);
+        match client {
+            "curl" => {
+                let done = curl(&["-C", "-", "-T", path, &url(&server, "f")]);
+                assert_ne!(done.code, 0, "it takes this for done");
+            }
+            "lftp" => {
+                let commands = format!("set net:max-retries 1; put -c {path} -o f; quit");
+                let address = server.addr();
+                let mut lftp = std::process::Command::new("lftp");
+                lftp.args(["--norc", "-p", &address.port().to_string(), "-e", &commands]);
+                crate::common::tools::run(lftp.arg(address.ip().to_string()));
+            }
+            _ => {
+                let mut session = Control::login(server.addr());
+                let _data = session.epsv();
+                assert_eq!(session.command("APPE f").code, 550);
+                assert_eq!(session.command("REST 1048576").code, 350);
+                let _data = session.epsv();
+                assert_eq!(session.command("STOR f").code, 554);
+            }
+        }
+        assert!(!mixed(&server), "{client}");
+    }
+    // Whoever says where it goes on gets all of the new file.
+    let mut session = Control::login(server.addr());
+    assert_eq!(session.command("REST 700000").code, 350);
+    let mut data = session.epsv();
+    assert_eq!(session.command("STOR f").code, 150);
+    data.write_all(&new[700_000..]).expect("sending");
+    drop(data);
+    assert_eq!(session.reply().code, 226);
+    assert_file(&server.path("f"), &new);
 }
 
 #[test]

@@ -49,6 +49,7 @@ impl Conn {
             dispose_of(replaced, shared);
             return Some(Input::Committed(result));
         }
+        self.withdrawal = upload.withdrawal();
         if self.committing == 0 {
             self.lane = Lane::of(&upload);
         }
@@ -63,6 +64,13 @@ impl Conn {
                 self.dead = true;
                 None
             }
+        }
+    }
+
+    /// The client is gone without QUIT, so the upload was not whole, whatever it looked like.
+    pub(in crate::server) fn withdraw(&mut self) {
+        if let Some(withdrawal) = self.withdrawal.take() {
+            withdrawal.withdraw();
         }
     }
 
@@ -91,6 +99,7 @@ impl Conn {
         match answer {
             Answer::Committed(Committed { result, replaced }) => {
                 self.committing -= 1;
+                self.withdrawal = None;
                 dispose_of(replaced, shared);
                 self.tell(Input::Committed(result), shared);
             }

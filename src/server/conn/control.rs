@@ -114,8 +114,7 @@ impl Conn {
         match rustix::io::read(&self.control, spare_capacity(&mut self.unread)) {
             Ok(0) => {
                 self.readable = false;
-                self.ended = true;
-                self.tell(Input::ControlEnded, shared);
+                self.control_ended(shared);
                 true
             }
             // A short read has emptied the socket: what comes later is announced by an event.
@@ -133,6 +132,15 @@ impl Conn {
                 false
             }
         }
+    }
+
+    /// Who says QUIT, or anything else that has not been looked at, has not been killed.
+    pub(super) fn control_ended(&mut self, shared: &mut Shared) {
+        self.ended = true;
+        if self.unread.len() == self.unread_at {
+            self.withdraw();
+        }
+        self.tell(Input::ControlEnded, shared);
     }
 
     pub(super) fn held(&self) -> usize {

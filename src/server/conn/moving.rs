@@ -11,6 +11,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Token};
 
 use super::committing::Written;
+use super::news::News;
 use super::{Conn, INPUT_BYTES, OUTPUT_BYTES, protected};
 use crate::server::pump::{Pump, Step, Wire};
 use crate::server::tls::Tls;
@@ -43,6 +44,7 @@ pub(super) struct Moving {
     /// What is received, as others know it.
     pub(super) upload: Option<Key>,
     pub(super) moved_at: Instant,
+    pub(super) news: News,
     recorded: u64,
     record_at: Instant,
 }
@@ -132,6 +134,8 @@ impl Conn {
         let limit = shared.world.config.limits.unwritten_bytes_max;
         let step = match &moving.data {
             _ if moving.waits_for_disk(limit) => Step::Blocked,
+            _ if moving.news.is_due(shared.now, self.ended) => Step::Done(Outcome::Complete),
+            _ if moving.news.is_awaited() => Step::Blocked,
             Data::Failed => Step::Done(Outcome::NoConnection),
             Data::Awaited | Data::Connecting(_) => Step::Blocked,
             Data::Open { ready: false, .. } => Step::Blocked,
@@ -141,8 +145,12 @@ impl Conn {
         if *budget != before {
             moving.moved_at = shared.now;
         }
+        let may_be_killed = matches!(step, Step::Done(Outcome::Complete))
+            && moving.ends_with_its_connection()
+            && moving.news.awaits(shared.now, self.ended);
         self.moving = Some(moving);
         match step {
+            _ if may_be_killed => *budget != before,
             Step::More | Step::Blocked | Step::Limited => {
                 self.record_arrived(shared);
                 *budget != before
@@ -471,6 +479,7 @@ impl Conn {
             written: Written::default(),
             upload,
             moved_at: shared.now,
+            news: News::begin(shared.now),
             recorded: 0,
             record_at: shared.now,
         }));

@@ -86,6 +86,7 @@ impl Conn {
 
     /// When it wants to go on, if that is new.
     pub fn wake(&mut self) -> Option<Instant> {
-        self.pace.as_mut().and_then(|pace| pace.wake())
+        let news = self.moving.as_mut().and_then(|moving| moving.news.wake());
+        news.or_else(|| self.pace.as_mut().and_then(|pace| pace.wake()))
     }
 }

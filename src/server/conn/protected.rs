@@ -11,7 +11,7 @@ use super::moving::{Early, register};
 use crate::server::Shared;
 use crate::server::pump::{Pump, Step, Wire};
 use crate::server::tls::{Read, Tls};
-use crate::session::{Input, Outcome};
+use crate::session::Outcome;
 
 /// What a read of the control connection takes off the budget beside what it gave: a client may send
 /// records with nothing in them.
@@ -107,8 +107,7 @@ impl Conn {
             // Cut off or not: commands say themselves where they end.
             Read::Ended | Read::Cut => {
                 self.readable = false;
-                self.ended = true;
-                self.tell(Input::ControlEnded, shared);
+                self.control_ended(shared);
                 true
             }
             // The alert that says why must not be lost to a reset.

@@ -63,6 +63,11 @@ impl Traced {
         }
     }
 
+    /// Whether there is such a text in what has been told so far.
+    pub fn is_told(&self, text: &str) -> bool {
+        fs::read_to_string(&self.file).is_ok_and(|it| it.contains(text))
+    }
+
     /// Ends the server; all its calls.
     pub fn calls(mut self) -> Vec<Call> {
         assert_eq!(self.server.stop(), 0);
