@@ -14,7 +14,7 @@
 //! | [`client`] | the blocking client behind `haul` | everything of the server |
 //! | [`mod@bench`] | the load generator behind `haul bench`: any number of sessions on one thread | everything of the server |
 //! | [`config`], [`logging`] | limits with their reasons; a log that cannot block | |
-//! | [`text`], [`fingerprint`] | values on command lines, for both programs | |
+//! | [`text`], [`fingerprint`], [`shell`] | values on command lines, completions and manual pages, for both programs | |
 //!
 //! `bin/hauld` turns arguments into a [`config::Config`] and runs a [`server::Server`]; `bin/haul`
 //! turns arguments into calls of [`client`], or of [`mod@bench`].
@@ -55,5 +55,6 @@ pub mod proto;
 mod sealing;
 pub mod server;
 pub mod session;
+pub mod shell;
 pub mod storage;
 pub mod text;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use haul::bench;
 use haul::client::known_hosts::KnownHosts;
 use haul::client::server::Secret;
@@ -13,6 +13,7 @@ use haul::client::tls::Level;
 use haul::client::trust::Trust;
 use haul::client::{Client, Command, Error, Exit, Server, Settings, commands, prompt};
 use haul::fingerprint::Fingerprint;
+use haul::shell::{self, Shell};
 use haul::text::duration;
 
 /// Move files to and from an FTP server.
@@ -22,43 +23,66 @@ use haul::text::duration;
 #[command(version, after_help = AFTER_HELP, disable_help_subcommand = true, args_override_self = true)]
 struct Arguments {
     /// The server: [ftp://|ftps://][user[:password]@]host[:port]; port 21, or 990 with ftps://
-    #[arg(long, global = true, value_name = "SERVER")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        value_name = "SERVER"
+    )]
     server: Option<String>,
 
     /// Give up when the network is silent for this long: seconds, or 90s, 5m, 1h
-    #[arg(long, global = true, default_value = "30", value_name = "TIME", value_parser = duration)]
+    #[arg(long, global = true, help_heading = "Connection", default_value = "30", value_name = "TIME", value_parser = duration)]
     timeout: Duration,
 
     /// Show the dialogue with the server on standard error, without passwords
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Connection")]
     verbose: bool,
 
     /// Print errors only
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Connection")]
     quiet: bool,
 
     /// Whether to use TLS with ftp://; with ftps:// always
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "auto")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        value_name = "LEVEL",
+        default_value = "auto"
+    )]
     tls: Level,
 
     /// Trust only what the certificates in this file have signed
-    #[arg(long, global = true, value_name = "PEM")]
+    #[arg(long, global = true, help_heading = "Connection", value_name = "PEM")]
     ca_file: Option<PathBuf>,
 
     /// Trust only the certificate with this SHA-256 fingerprint, whoever signed it
-    #[arg(long, global = true, value_name = "SHA256", conflicts_with = "ca_file")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        value_name = "SHA256",
+        conflicts_with = "ca_file"
+    )]
     fingerprint: Option<Fingerprint>,
 
     /// Where trusted certificates are remembered [default: ~/.config/haul/known_hosts]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = "Connection", value_name = "FILE")]
     known_hosts: Option<PathBuf>,
 
     /// Try a transfer again so often when the connection breaks, with growing waits
-    #[arg(long, global = true, value_name = "N", default_value_t = 3)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        value_name = "N",
+        default_value_t = 3
+    )]
     retries: u32,
 
     /// Allow a password to be sent in clear to another machine
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Connection")]
     insecure_plaintext: bool,
 
     #[command(subcommand)]
@@ -71,6 +95,16 @@ enum Task {
     #[command(flatten)]
     Client(Command),
     Bench(Box<bench::Arguments>),
+    /// Print what a shell needs to complete commands and options
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write it and those of the commands into a directory
+    Man {
+        /// Where to write haul.1, haul-upload.1 and so on
+        dir: Option<PathBuf>,
+    },
 }
 
 const AFTER_HELP: &str = "\
@@ -93,6 +127,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let exit = match &arguments.command {
         Some(Task::Bench(bench)) => context(&arguments).map(|context| bench::run(bench, &context)),
+        Some(Task::Completions { shell }) => written(shell::print(&shell::completions(
+            *shell,
+            Arguments::command(),
+        ))),
+        Some(Task::Man { dir }) => written(shell::man(Arguments::command(), dir.as_deref())),
         Some(Task::Client(command)) => client(&arguments).map(|mut client| {
             let exit = command.run(&mut client);
             client.quit();
@@ -109,6 +148,13 @@ fn main() -> ExitCode {
         error.exit
     });
     exit.into()
+}
+
+fn written(result: std::io::Result<()>) -> Result<Exit, Error> {
+    match result {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => Err(Error::new(Exit::Local, format!("cannot write: {error}"))),
+    }
 }
 
 fn client(arguments: &Arguments) -> Result<Client, Error> {

@@ -10,7 +10,7 @@ const LINES_MAX: usize = 650;
 const LINES_WANTED: usize = 500;
 
 /// Which modules each may name.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("proto", &[]),
     ("storage", &["proto"]),
     // For `VirtualPath`: a home is one.
@@ -34,6 +34,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ),
     ("logging", &[]),
     ("text", &[]),
+    ("shell", &[]),
     ("fingerprint", &[]),
     // For both ends of TLS, which must not know each other.
     ("sealing", &[]),

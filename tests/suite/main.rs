@@ -22,6 +22,7 @@ mod protocol;
 mod reactor;
 mod real_clients;
 mod resources;
+mod shells;
 mod soak;
 mod starting_and_stopping;
 mod stranger;

@@ -9,16 +9,19 @@ mod unit;
 mod user;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use given::Given;
 use haul::config::Config;
 use haul::server::{Server, activation};
+use haul::shell::{self, Shell};
 use options::DEFAULT_DIR;
 
 const PRINT_CONFIG: &str = "print-config";
+const SHELL: &str = "shell";
+const MAN_DIR: &str = "dir";
 
 fn command() -> Command {
     let print = Arg::new(PRINT_CONFIG)
@@ -38,6 +41,16 @@ fn command() -> Command {
         .arg(socket);
     let check = given::with_options(Command::new("check"))
         .about("Say what would go wrong with these options; the exit code is 1 if anything would");
+    let completions = Command::new("completions")
+        .about("Print what a shell needs to complete options")
+        .arg(
+            Arg::new(SHELL)
+                .required(true)
+                .value_parser(clap::value_parser!(Shell)),
+        );
+    let man = Command::new("man")
+        .about("Print the manual page, or write it and those of the commands into a directory")
+        .arg(Arg::new(MAN_DIR).value_parser(clap::value_parser!(PathBuf)));
     given::with_options(Command::new("hauld"))
         .about("Serve a directory over FTP, and over the verbs of haul")
         .version(env!("CARGO_PKG_VERSION"))
@@ -48,6 +61,8 @@ fn command() -> Command {
         .subcommand(user)
         .subcommand(unit)
         .subcommand(check)
+        .subcommand(completions)
+        .subcommand(man)
 }
 
 fn main() -> ExitCode {
@@ -59,6 +74,14 @@ fn main() -> ExitCode {
         }
         Some(("check", matches)) => return print_findings(matches),
         Some(("unit", matches)) => print_unit(matches),
+        Some(("completions", matches)) => match matches.get_one::<Shell>(SHELL) {
+            Some(&shell) => written(shell::print(&shell::completions(shell, command()))),
+            None => Err("which shell?".to_string()),
+        },
+        Some(("man", matches)) => written(shell::man(
+            command(),
+            matches.get_one::<PathBuf>(MAN_DIR).map(PathBuf::as_path),
+        )),
         _ => run(&matches),
     };
     log::logger().flush();
@@ -69,6 +92,10 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn written(result: std::io::Result<()>) -> Result<(), String> {
+    result.map_err(|error| format!("cannot write: {error}"))
 }
 
 fn run(matches: &ArgMatches) -> Result<(), String> {

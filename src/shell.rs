@@ -1,0 +1,55 @@
+//! What a shell wants to know of a program: completions and manual pages, from the definition of its
+//! command line.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::{Command, ValueEnum};
+
+/// Whose completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// The script that completes what `command` takes.
+pub fn completions(shell: Shell, mut command: Command) -> Vec<u8> {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    script
+}
+
+/// The page of `command` to standard output, or, into a directory, its page and one for each of its
+/// commands.
+///
+/// # Errors
+/// Standard output or the directory cannot be written.
+pub fn man(command: Command, into: Option<&Path>) -> io::Result<()> {
+    match into {
+        None => clap_mangen::Man::new(command).render(&mut io::stdout().lock()),
+        Some(dir) => {
+            std::fs::create_dir_all(dir)?;
+            clap_mangen::generate_to(command, dir)
+        }
+    }
+}
+
+/// Writes what a pipe may not want to hear to the end.
+///
+/// # Errors
+/// Standard output cannot be written, and not because nobody reads it any more.
+pub fn print(text: &[u8]) -> io::Result<()> {
+    match io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}

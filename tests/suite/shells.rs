@@ -1,0 +1,82 @@
+//! Completions and manual pages, as a shell and a reader of manuals get them.
+
+use std::fs;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::common::tools::run;
+
+const HAUL: &str = env!("CARGO_BIN_EXE_haul");
+const HAULD: &str = env!("CARGO_BIN_EXE_hauld");
+
+/// What bash offers behind `words`, the last of which has begun.
+fn offered(program: &str, words: &[&str]) -> Vec<String> {
+    let name = program.rsplit('/').next().unwrap();
+    let script = r#"
+        source <("$1" completions bash) || exit 1
+        name=$2; shift 2
+        COMP_WORDS=("$name" "$@"); COMP_CWORD=$#
+        function=$(complete -p "$name" | sed 's/.*-F \([^ ]*\).*/\1/')
+        "$function" "$name" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let done = run(Command::new("bash")
+        .args(["-c", script, "bash", program, name])
+        .args(words));
+    assert_eq!((done.code, &done.stderr[..]), (0, ""), "{words:?}");
+    let lines = done.stdout_text();
+    lines.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_commands_options_and_values() {
+    assert_eq!(offered(HAUL, &["upl"]), ["upload"]);
+    assert_eq!(offered(HAUL, &["sync", "--dry"]), ["--dry-run"]);
+    assert_eq!(offered(HAUL, &["--tls", "req"]), ["required"]);
+    assert_eq!(offered(HAULD, &["--durab"]), ["--durability"]);
+    assert_eq!(offered(HAULD, &["user", "pass"]), ["passwd"]);
+}
+
+#[test]
+fn zsh_and_fish_get_scripts_of_their_own() {
+    for program in [HAUL, HAULD] {
+        let script = |shell| run(Command::new(program).args(["completions", shell])).stdout_text();
+        assert!(script("zsh").starts_with("#compdef haul"));
+        assert!(script("fish").contains("complete -c haul"));
+        let done = run(Command::new(program).args(["completions", "csh"]));
+        assert_eq!(done.code, 2);
+        assert!(done.stderr.contains("bash, zsh, fish"), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn each_command_has_its_page() {
+    let dir = TempDir::new().unwrap();
+    for (program, pages) in [
+        (
+            HAUL,
+            ["haul.1", "haul-upload.1", "haul-sync.1", "haul-bench.1"],
+        ),
+        (
+            HAULD,
+            ["hauld.1", "hauld-check.1", "hauld-unit.1", "hauld-user.1"],
+        ),
+    ] {
+        let done = run(Command::new(program).arg("man").arg(dir.path()));
+        assert_eq!((done.code, &done.stderr[..]), (0, ""));
+        for page in pages {
+            let text = fs::read_to_string(dir.path().join(page)).unwrap();
+            assert!(text.contains(".SH SYNOPSIS"), "{page}");
+        }
+        let first = run(Command::new(program).arg("man")).stdout_text();
+        let page = fs::read_to_string(dir.path().join(pages[0])).unwrap();
+        assert_eq!(first, page);
+        let file = dir.path().join(pages[0]);
+        let done = run(Command::new(program).arg("man").arg(&file));
+        assert!(
+            done.code != 0 && done.stderr.contains("cannot write"),
+            "{}",
+            done.stderr
+        );
+    }
+}
