@@ -218,7 +218,7 @@ impl Default for Limits {
             min_free_bytes: None,
             rate_bytes_per_s: None,
             session_rate_bytes_per_s: None,
-            commits_per_session_max: 64,
+            commits_per_session_max: 256,
             commits_max: 1024,
             unwritten_bytes_max: 64 << 20,
             background_threads: 2,

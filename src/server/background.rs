@@ -2,10 +2,11 @@
 //! `Waker`. The threads know nothing of clients, sockets or the protocol.
 //!
 //! One of them does nothing that takes as long as a client likes: however many digests of large files
-//! are wanted, a copy or a rename waits for none of them.
+//! are wanted, a copy or a rename waits for none of them. Nor does a user wait for all that another
+//! one wants: those who want digests take turns, and nobody has more than two made at a time.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,10 @@ use mio::Waker;
 
 use super::Id;
 use crate::session::{Done, Task};
+use crate::storage::partials::Owner;
+
+/// What takes as long as a client likes, of one user at a time.
+const ENDLESS_PER_OWNER_MAX: usize = 2;
 
 /// The threads and the way to them.
 #[derive(Debug)]
@@ -36,12 +41,52 @@ struct Orders {
 struct Queues {
     endless: VecDeque<Order>,
     others: VecDeque<Order>,
+    /// Who has how many endless tasks running.
+    running: HashMap<Owner, usize>,
+    /// Whose endless task began last.
+    last: Option<Owner>,
     closed: bool,
+}
+
+impl Queues {
+    /// The next order of somebody who may have one run, but rather not of the same one again.
+    fn next_endless(&mut self) -> Option<Order> {
+        let running = &self.running;
+        let may = |order: &&Order| {
+            let owner = order.owner.as_ref();
+            let running = owner.and_then(|owner| running.get(owner));
+            running.is_none_or(|&running| running < ENDLESS_PER_OWNER_MAX)
+        };
+        let mut found = self.endless.iter().enumerate();
+        let mut found = found.by_ref().filter(|(_, order)| may(order));
+        let (first, order) = found.next()?;
+        let at = match order.owner == self.last {
+            true => found.find(|(_, order)| order.owner != self.last),
+            false => None,
+        };
+        let order = self.endless.remove(at.map_or(first, |(at, _)| at))?;
+        self.last = order.owner;
+        if let Some(owner) = order.owner {
+            *self.running.entry(owner).or_default() += 1;
+        }
+        Some(order)
+    }
+
+    fn ended(&mut self, owner: Owner) {
+        if let Some(running) = self.running.get_mut(&owner) {
+            *running -= 1;
+            if *running == 0 {
+                self.running.remove(&owner);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Order {
     id: Id,
+    /// Whose endless task it is.
+    owner: Option<Owner>,
     task: Waiting,
     cancelled: Arc<AtomicBool>,
 }
@@ -88,7 +133,7 @@ impl Orders {
         let mut queues = self.queues();
         loop {
             let order = match queues.others.pop_front() {
-                None if endless_too => queues.endless.pop_front(),
+                None if endless_too => queues.next_endless(),
                 order => order,
             };
             if order.is_some() {
@@ -99,6 +144,13 @@ impl Orders {
             }
             let woken = self.changed.wait(queues);
             queues = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn ended(&self, owner: Option<Owner>) {
+        if let Some(owner) = owner {
+            self.queues().ended(owner);
+            self.changed.notify_all();
         }
     }
 }
@@ -115,10 +167,12 @@ impl Background {
             let (orders, done, waker) = (orders.clone(), done.clone(), waker.clone());
             let work = move || {
                 while let Some(order) = orders.take(n > 0) {
-                    let Some(task) = take(&order.task) else {
+                    let task = take(&order.task);
+                    let result = task.map(|task| run(task, &order.cancelled));
+                    orders.ended(order.owner);
+                    let Some(result) = result else {
                         continue;
                     };
-                    let result = run(task, &order.cancelled);
                     if done.send((order.id, result)).is_err() || waker.wake().is_err() {
                         return;
                     }
@@ -131,9 +185,9 @@ impl Background {
         Ok(Background { orders, results })
     }
 
-    /// Has a task done for the connection `id`, which gets a result in any case. The ticket must
-    /// live until then.
-    pub fn order(&self, id: Id, task: Task) -> Ticket {
+    /// Has a task done for the connection `id` and its user, which gets a result in any case. The
+    /// ticket must live until then.
+    pub fn order(&self, id: Id, owner: Option<Owner>, task: Task) -> Ticket {
         let endless = task.is_endless();
         let task = Arc::new(Mutex::new(Some(task)));
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -143,6 +197,7 @@ impl Background {
         };
         let order = Order {
             id,
+            owner: owner.filter(|_| endless),
             task,
             cancelled,
         };
@@ -158,6 +213,7 @@ impl Background {
                 key: usize::MAX,
                 generation: u64::MAX,
             },
+            owner: None,
             task: Arc::new(Mutex::new(Some(task))),
             cancelled: Arc::default(),
         };
@@ -179,8 +235,12 @@ impl Drop for Background {
 
 /// A panic costs the task, not the thread, and not the session that waits for the result.
 fn run(task: Task, cancelled: &AtomicBool) -> io::Result<Done> {
+    let lost = task.when_lost();
     let done = catch_unwind(AssertUnwindSafe(|| task.run(cancelled)));
-    done.unwrap_or_else(|panic| Err(panicked("a background task", &*panic)))
+    done.unwrap_or_else(|panic| {
+        let error = panicked("a background task", &*panic);
+        lost.ok_or(error)
+    })
 }
 
 /// What becomes of work that panicked.
@@ -190,4 +250,40 @@ pub fn panicked(what: &str, panic: &(dyn Any + Send)) -> io::Error {
     let text = text.unwrap_or("no text");
     log::error!("{what} panicked, which is a bug: {text}");
     io::Error::other("the work panicked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_take_turns_and_none_has_more_than_two_running() {
+        let owner = |name: &str| Some(Owner::user(name.as_bytes()));
+        let mut queues = Queues::default();
+        let names = ["ann", "ann", "ann", "ann", "bob", "cleo"];
+        for (key, name) in names.into_iter().enumerate() {
+            queues.endless.push_back(Order {
+                id: Id { key, generation: 0 },
+                owner: owner(name),
+                task: Waiting::default(),
+                cancelled: Arc::default(),
+            });
+        }
+        let mut next = || queues.next_endless().map(|order| names[order.id.key]);
+        assert_eq!(
+            [next(), next(), next()],
+            [Some("ann"), Some("bob"), Some("ann")]
+        );
+        assert_eq!([next(), next()], [Some("cleo"), None]);
+        queues.ended(owner("bob").unwrap());
+        assert!(queues.next_endless().is_none());
+        queues.ended(owner("ann").unwrap());
+        assert_eq!(queues.next_endless().unwrap().owner, owner("ann"));
+        assert!(queues.next_endless().is_none());
+        for name in ["ann", "ann", "cleo"] {
+            queues.ended(owner(name).unwrap());
+        }
+        assert!(queues.running.is_empty());
+        assert_eq!(queues.next_endless().unwrap().id.key, 3);
+    }
 }

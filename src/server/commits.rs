@@ -20,7 +20,7 @@ use mio::Waker;
 use super::Id;
 use super::background::panicked;
 use crate::config::Durability;
-use crate::storage::commit::{self, Committed, Way};
+use crate::storage::commit::{self, Committed, Named};
 use crate::storage::staging::{Publish, Upload, WriteBack};
 
 /// Uploads that share a batch. The first waits for the last of them: a few milliseconds.
@@ -103,6 +103,7 @@ impl Commits {
                 waker: waker.clone(),
                 batch_max,
                 names: durability == Durability::Full,
+                unsettled: None,
                 weather: Weather::new(),
                 costs: Costs::default(),
             };
@@ -187,9 +188,14 @@ struct Thread {
     waker: Arc<Waker>,
     batch_max: usize,
     names: bool,
+    /// Has its names, which are to reach the disk together with the bytes of the next batch.
+    unsettled: Option<(Vec<Id>, Named)>,
     weather: Weather,
     costs: Costs,
 }
+
+/// Nobody is left to answer.
+struct Gone;
 
 /// How long the two ways of syncing a batch took lately, in seconds. Which is faster depends on what
 /// others write, and no system call tells.
@@ -222,12 +228,22 @@ impl Costs {
 
 impl Thread {
     fn run(mut self) {
-        let mut next = self.orders.recv().ok();
-        while let Some(first) = next.take() {
-            let answers = match first {
+        while let Some(first) = self.orders.recv().ok() {
+            if self.serve(first).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Does what is ordered, and whatever else is there by then.
+    fn serve(&mut self, first: Order) -> Result<(), Gone> {
+        let mut next = Some(first);
+        while let Some(order) = next.take().or_else(|| self.orders.try_recv().ok()) {
+            match order {
                 Order::WriteBack(id, number, part) => {
+                    self.settle()?;
                     let result = part.run();
-                    vec![(id, Answer::WrittenBack { number, result })]
+                    self.answer(vec![(id, Answer::WrittenBack { number, result })])?;
                 }
                 Order::Commit(id, upload, how) => {
                     let (mut ids, mut batch) = (vec![id], vec![(*upload, how)]);
@@ -241,36 +257,61 @@ impl Thread {
                             Err(_) => break,
                         }
                     }
-                    self.commit(ids, batch)
+                    self.commit(ids, batch)?;
                 }
-            };
-            if self.done.send(answers).is_err() || self.waker.wake().is_err() {
-                return;
             }
-            next = next.or_else(|| self.orders.recv().ok());
         }
+        // Nothing comes along that would bring the names to the disk.
+        self.settle()
     }
 
-    /// Whatever happens, each of them is answered.
-    fn commit(&mut self, ids: Vec<Id>, batch: Vec<(Upload, Publish)>) -> Vec<(Id, Answer)> {
+    /// Leaves a batch unsettled, after the one before it.
+    fn commit(&mut self, ids: Vec<Id>, batch: Vec<(Upload, Publish)>) -> Result<(), Gone> {
         let files = batch.len();
         let together = files > 1 && self.costs.favour_together(files) && self.weather.is_calm();
-        let way = Way {
-            names: self.names,
-            together,
-        };
+        if !together {
+            self.settle()?;
+        }
         let begin = Instant::now();
-        let committed = catch_unwind(AssertUnwindSafe(|| commit::commit(batch, way)));
+        let stored = guard(|| commit::store(batch, together));
         self.costs.note(together, files, begin.elapsed());
-        let committed = committed.map_err(|panic| panicked("a commit", &*panic));
-        let mut committed = committed.unwrap_or_default().into_iter();
-        ids.into_iter()
-            .map(|id| {
-                let lost = || Committed::from(io::Error::other("it was not committed"));
-                (id, Answer::Committed(committed.next().unwrap_or_else(lost)))
-            })
-            .collect()
+        self.settle()?;
+        match stored.and_then(|stored| guard(|| stored.name())) {
+            Some(named) if self.names => self.unsettled = Some((ids, named)),
+            Some(named) => self.answer(answers(ids, named.as_they_are()))?,
+            None => self.answer(answers(ids, Vec::new()))?,
+        }
+        Ok(())
     }
+
+    fn settle(&mut self) -> Result<(), Gone> {
+        let Some((ids, named)) = self.unsettled.take() else {
+            return Ok(());
+        };
+        let committed = guard(|| named.settle()).unwrap_or_default();
+        self.answer(answers(ids, committed))
+    }
+
+    fn answer(&self, answers: Vec<(Id, Answer)>) -> Result<(), Gone> {
+        self.done.send(answers).map_err(|_| Gone)?;
+        self.waker.wake().map_err(|_| Gone)
+    }
+}
+
+fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.map_err(|panic| panicked("a commit", &*panic)).ok()
+}
+
+/// Whatever happened, each of them is answered.
+fn answers(ids: Vec<Id>, committed: Vec<Committed>) -> Vec<(Id, Answer)> {
+    let mut committed = committed.into_iter();
+    ids.into_iter()
+        .map(|id| {
+            let lost = || Committed::from(io::Error::other("it was not committed"));
+            (id, Answer::Committed(committed.next().unwrap_or_else(lost)))
+        })
+        .collect()
 }
 
 /// Where the system says how much it has to write.

@@ -495,7 +495,8 @@ impl Conn {
                 None
             }
             Action::Run(task) => {
-                self.ticket = Some(shared.background.order(self.id, task));
+                let owner = self.session.owner();
+                self.ticket = Some(shared.background.order(self.id, owner, task));
                 None
             }
             Action::StartTls => {

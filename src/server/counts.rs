@@ -30,8 +30,8 @@ pub struct Counts {
 #[derive(Debug)]
 enum Piece {
     None,
-    /// One is in the background since then.
-    Counted(Instant),
+    /// One of this tree is in the background since then.
+    Counted(Instant, Arc<Allotment>),
     /// The next one waits until then.
     Resting(Instant, Box<Count>),
 }
@@ -62,7 +62,7 @@ impl Counts {
                 None
             }
         }?;
-        self.piece = Piece::Counted(now);
+        self.piece = Piece::Counted(now, count.allotment().clone());
         Some(count)
     }
 
@@ -88,11 +88,11 @@ impl Counts {
 
     /// A piece was counted; whether there is more.
     pub fn counted(&mut self, count: Box<Count>, more: io::Result<bool>, now: Instant) {
-        let Piece::Counted(since) = std::mem::replace(&mut self.piece, Piece::None) else {
+        let Piece::Counted(since, allotment) = std::mem::replace(&mut self.piece, Piece::None)
+        else {
             debug_assert!(false, "nothing is being counted");
             return;
         };
-        let allotment = count.allotment().clone();
         match more {
             Ok(true) => {
                 let known = allotment.usage().used.is_some();
@@ -120,6 +120,13 @@ impl Counts {
         }
     }
 
+    /// A piece is gone, and the count with it.
+    pub fn lost(&mut self, now: Instant) {
+        if let Piece::Counted(_, allotment) = std::mem::replace(&mut self.piece, Piece::None) {
+            self.failed(&allotment, &io::Error::other("the work panicked"), now);
+        }
+    }
+
     fn failed(&mut self, allotment: &Arc<Allotment>, error: &io::Error, now: Instant) {
         log::error!(
             "{} cannot be counted for its quota: {error}",
@@ -132,7 +139,7 @@ impl Counts {
     /// When there will be a piece to be counted.
     pub fn next(&self, now: Instant) -> Option<Instant> {
         match &self.piece {
-            Piece::Counted(_) => None,
+            Piece::Counted(..) => None,
             Piece::Resting(until, _) => Some(*until),
             Piece::None if !self.uncounted.is_empty() => Some(now),
             Piece::None => self.again.iter().map(|(at, _)| *at).min(),
@@ -197,6 +204,17 @@ mod tests {
         assert_eq!(counts.next(day), Some(day + SECOND / 10 * (REST_TIMES + 1)));
         assert_eq!(run(&mut counts, day + SECOND, SECOND), 1);
         assert_eq!(used(&root).unwrap().bytes, 30_001);
+    }
+
+    #[test]
+    fn a_count_that_is_lost_begins_again_after_a_while() {
+        let (_dir, root, mut counts) = served(1);
+        let now = Instant::now();
+        drop(counts.piece(now).unwrap());
+        counts.lost(now);
+        assert_eq!(counts.next(now), Some(now + AGAIN_SOON_AFTER));
+        assert_eq!(run(&mut counts, now + AGAIN_SOON_AFTER, Duration::ZERO), 1);
+        assert_eq!(used(&root).map(|it| it.files), Some(1));
     }
 
     #[test]

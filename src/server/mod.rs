@@ -493,6 +493,7 @@ impl Server {
         while let Some((id, done)) = self.shared.background.result() {
             match done {
                 Ok(Done::Counted(count, more)) => self.counts.counted(count, more, now),
+                Ok(Done::CountLost) => self.counts.lost(now),
                 Ok(Done::Kept { key, kept }) => self.kept(key, kept),
                 Ok(Done::Forgotten(key)) => self.kept(Some(key), None),
                 done => {

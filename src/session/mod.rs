@@ -53,6 +53,7 @@ use crate::config::Config;
 use crate::proto::facts::Facts;
 use crate::proto::line::{self, Split};
 use crate::proto::reply::Reply;
+use crate::storage::partials::Owner;
 use due::{Due, Dues};
 use login::Login;
 use partials::{Continuing, Reaching};
@@ -591,6 +592,14 @@ impl Session {
     pub fn user(&self) -> Option<&Arc<User>> {
         match &self.who {
             Who::Known(login) => login.user.as_ref(),
+            Who::Stranger { .. } => None,
+        }
+    }
+
+    /// Whose partials this session continues; `None` before login.
+    pub fn owner(&self) -> Option<Owner> {
+        match &self.who {
+            Who::Known(login) => Some(login.owner),
             Who::Stranger { .. } => None,
         }
     }

@@ -127,6 +127,8 @@ pub enum Done {
     },
     /// A partial is gone.
     Forgotten(Key),
+    /// A count was lost with the piece that was being counted.
+    CountLost,
     /// Nothing to tell.
     Nothing,
 }
@@ -190,6 +192,20 @@ impl Task {
                 drop(descriptor);
                 Ok(Done::Nothing)
             }
+        }
+    }
+
+    /// What is to be told if a bug makes it panic, where others than its session wait for its end.
+    pub fn when_lost(&self) -> Option<Done> {
+        match self {
+            Task::Keep { upload, .. } => {
+                let key = upload.key();
+                Some(Done::Kept { key, kept: None })
+            }
+            Task::Forget(place) => Some(Done::Forgotten(place.key())),
+            Task::Count(_) => Some(Done::CountLost),
+            Task::Digest { .. } | Task::PartialDigest { .. } | Task::Hash { .. } => None,
+            Task::Copy { .. } | Task::SyncNames(_) | Task::Record(_) | Task::Dispose(_) => None,
         }
     }
 

@@ -2,7 +2,10 @@
 //! on the disk before anybody is told.
 //!
 //! Uploads that are ready at the same time share what is expensive: one call brings all their bytes to
-//! the disk, and one each directory. Yet each is told for itself whether it succeeded. After an
+//! the disk, and one each directory. Syncing the file system brings the names of the batch before
+//! along, so where another batch waits, that comes first and the directories cost next to nothing:
+//! one commit of the journal for a batch, not two. They are synced all the same, since only that
+//! proves it. Yet each upload is told for itself whether it succeeded. After an
 //! error of a shared call each file is synced by itself, once; never twice, since the system
 //! reports a lost write once and then forgets it.
 
@@ -18,15 +21,6 @@ use rustix::io::{Errno, retry_on_intr};
 use super::made::Made;
 use super::root::stat_open;
 use super::staging::{Publish, Upload};
-
-/// How a batch is brought to the disk.
-#[derive(Debug, Clone, Copy)]
-pub struct Way {
-    /// The names too, not only the files.
-    pub names: bool,
-    /// By syncing their file system, which waits for everybody's bytes, instead of each file.
-    pub together: bool,
-}
 
 /// What is to reach the disk.
 #[derive(Debug, Clone, Copy)]
@@ -61,12 +55,8 @@ impl From<io::Error> for Committed {
     }
 }
 
-/// Publishes uploads, in this order, so that each is on the disk. Those that fail are gone.
-pub fn commit(batch: Vec<(Upload, Publish)>, way: Way) -> Vec<Committed> {
-    commit_with(batch, way, &mut now)
-}
-
 /// An upload that has not failed.
+#[derive(Debug)]
 struct Ready {
     upload: Upload,
     how: Publish,
@@ -74,32 +64,63 @@ struct Ready {
     dir: (u64, u64),
 }
 
-/// As [`commit`]; `sync` is what reaches the disk.
-fn commit_with(
+/// Uploads whose bytes are on the disk.
+#[derive(Debug)]
+pub struct Stored(Vec<io::Result<Ready>>);
+
+/// Uploads that have their names, which may not be on the disk yet.
+#[derive(Debug)]
+pub struct Named(Vec<(Option<Ready>, Committed)>);
+
+/// Brings uploads to the disk: `together`, by syncing their file system, which waits for everybody's
+/// bytes, or each file by itself. Those that fail are gone.
+pub fn store(batch: Vec<(Upload, Publish)>, together: bool) -> Stored {
+    store_with(batch, together, &mut now)
+}
+
+fn store_with(
     batch: Vec<(Upload, Publish)>,
-    way: Way,
+    together: bool,
     sync: &mut dyn FnMut(Sync) -> io::Result<()>,
-) -> Vec<Committed> {
+) -> Stored {
     // A file that failed is dropped at once: what it holds of the disk is free again.
     let mut batch = prepare(batch);
-    sync_files(&mut batch, way.together, sync);
-    let mut committed: Vec<(Option<Ready>, Committed)> = batch
-        .into_iter()
-        .map(|ready| match ready.and_then(appear) {
-            Ok((ready, replaced)) => {
-                let result = Ok(());
-                (Some(ready), Committed { result, replaced })
-            }
-            Err(error) => (None, error.into()),
-        })
-        .collect();
-    if way.names {
-        sync_names(&mut committed, sync);
+    sync_files(&mut batch, together, sync);
+    Stored(batch)
+}
+
+impl Stored {
+    /// Gives the uploads their names, in this order.
+    pub fn name(self) -> Named {
+        let named = self
+            .0
+            .into_iter()
+            .map(|ready| match ready.and_then(appear) {
+                Ok((ready, replaced)) => {
+                    let result = Ok(());
+                    (Some(ready), Committed { result, replaced })
+                }
+                Err(error) => (None, error.into()),
+            });
+        Named(named.collect())
     }
-    committed
-        .into_iter()
-        .map(|(_, committed)| committed)
-        .collect()
+}
+
+impl Named {
+    /// Brings the names to the disk.
+    pub fn settle(self) -> Vec<Committed> {
+        self.settle_with(&mut now)
+    }
+
+    fn settle_with(mut self, sync: &mut dyn FnMut(Sync) -> io::Result<()>) -> Vec<Committed> {
+        sync_names(&mut self.0, sync);
+        self.as_they_are()
+    }
+
+    /// Leaves it to the system when the names reach the disk.
+    pub fn as_they_are(self) -> Vec<Committed> {
+        self.0.into_iter().map(|(_, committed)| committed).collect()
+    }
 }
 
 fn prepare(batch: Vec<(Upload, Publish)>) -> Vec<io::Result<Ready>> {

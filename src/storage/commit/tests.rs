@@ -11,10 +11,35 @@ const HOW: Publish = Publish {
     modify_s: Some(1_000_000_000),
     replace: true,
 };
+
+/// How a batch is brought to the disk.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// The names too, not only the files.
+    names: bool,
+    together: bool,
+}
+
 const ALL: Way = Way {
     names: true,
     together: true,
 };
+
+fn commit_with(
+    batch: Vec<(Upload, Publish)>,
+    way: Way,
+    sync: &mut dyn FnMut(Sync) -> io::Result<()>,
+) -> Vec<Committed> {
+    let named = store_with(batch, way.together, sync).name();
+    match way.names {
+        true => named.settle_with(sync),
+        false => named.as_they_are(),
+    }
+}
+
+fn commit(batch: Vec<(Upload, Publish)>, way: Way) -> Vec<Committed> {
+    commit_with(batch, way, &mut now)
+}
 
 /// A directory with `old` in each of `taken`, and what was done to it in order.
 struct Place {
