@@ -281,7 +281,12 @@ fn durability_data_syncs_files_and_no_directory_and_none_syncs_nothing() {
         control.quit();
         let calls = traced.calls();
         let shown = follow(&calls);
-        assert_eq!(shown.early.is_empty(), files, "{promise}");
+        assert_eq!(
+            shown.early.is_empty(),
+            files,
+            "{promise}: {:?}",
+            shown.early
+        );
         assert_eq!(shown.synced_dirs, [], "{promise}");
         let syncs = calls.iter().filter(|it| it.name.contains("sync"));
         assert_eq!(syncs.count() > 0, files, "{promise}");
