@@ -228,7 +228,7 @@ impl Costs {
 
 impl Thread {
     fn run(mut self) {
-        while let Some(first) = self.orders.recv().ok() {
+        while let Ok(first) = self.orders.recv() {
             if self.serve(first).is_err() {
                 return;
             }
