@@ -76,17 +76,22 @@ pub fn verb_and_argument(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+const HTTP_METHODS: [&[u8]; 8] = [
+    b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"PATCH", b"DELETE", b"TRACE",
+];
+
 /// Whether a line is what an HTTP client sends: a browser that was tricked into talking to this
 /// port must not get its body executed (ALPACA, CVE-2021-3618 and older cross-protocol attacks).
 pub fn is_http(line: &[u8]) -> bool {
     let (verb, argument) = verb_and_argument(line);
     let target = argument.unwrap_or_default();
-    let slash = target.contains(&b'/');
-    match verb.to_ascii_uppercase().as_slice() {
-        b"GET" | b"POST" | b"PUT" | b"HEAD" | b"CONNECT" | b"PATCH" | b"DELETE" | b"TRACE" => true,
-        b"OPTIONS" => slash || target.starts_with(b"*"),
-        verb => verb.starts_with(b"HOST:"),
+    let is = |name: &&[u8]| verb.eq_ignore_ascii_case(name);
+    if is(&b"OPTIONS".as_slice()) {
+        return target.contains(&b'/') || target.starts_with(b"*");
     }
+    let host = b"HOST:";
+    HTTP_METHODS.iter().any(is)
+        || (verb.len() >= host.len() && verb[..host.len()].eq_ignore_ascii_case(host))
 }
 
 /// Whether a line is the header with which a proxy tells whom it speaks for. There is no proxy that

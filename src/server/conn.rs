@@ -353,7 +353,8 @@ impl Conn {
                 break;
             }
         }
-        self.flush(shared);
+        // The end follows the last reply at once, and leaves with it.
+        self.flush_with(self.closing.is_some(), shared);
         if self.closing.is_some() {
             self.linger(shared);
         }

@@ -343,9 +343,11 @@ impl Session {
         if line::is_http(&clean) || line::is_proxy_header(&clean) {
             return self.hang_up(Reply::new(500, "This is an FTP server."), out);
         }
-        let verb = verbs::find(line::verb_and_argument(&clean).0);
         self.last_command = cx.now;
-        if verb.is_none_or(|verb| verb.name != "NOOP") {
+        if !line::verb_and_argument(&clean)
+            .0
+            .eq_ignore_ascii_case(b"NOOP")
+        {
             self.last_deed = cx.now;
         }
         self.run_line(&clean, more_behind, None, cx, out);

@@ -180,15 +180,31 @@ pub const FEATURES_OF_NO_VERB: [&str; 2] = ["TVFS", "UTF8"];
 
 /// Finds a verb, written in any case.
 pub fn find(name: &[u8]) -> Option<&'static Verb> {
-    let mut upper = [0u8; 8];
-    let upper = upper.get_mut(..name.len())?;
-    upper.copy_from_slice(name);
+    let mut upper = [0u8; NAME_BYTES_MAX];
+    upper.get_mut(..name.len())?.copy_from_slice(name);
     upper.make_ascii_uppercase();
-    VERBS
-        .binary_search_by(|verb| verb.name.as_bytes().cmp(upper))
-        .ok()
-        .map(|at| &VERBS[at])
+    let at = KEYS.binary_search(&u64::from_be_bytes(upper)).ok()?;
+    // A NUL in the name is not what the key is filled up with.
+    (VERBS[at].name.len() == name.len()).then(|| &VERBS[at])
 }
+
+const NAME_BYTES_MAX: usize = 8;
+
+/// The names as numbers of the same order: every line is looked up, and a number is compared faster.
+static KEYS: [u64; VERBS.len()] = {
+    let (mut keys, mut at) = ([0; VERBS.len()], 0);
+    while at < keys.len() {
+        let (name, mut n) = (VERBS[at].name.as_bytes(), 0);
+        let mut filled = [0; NAME_BYTES_MAX];
+        while n < name.len() {
+            filled[n] = name[n];
+            n += 1;
+        }
+        keys[at] = u64::from_be_bytes(filled);
+        at += 1;
+    }
+    keys
+};
 
 #[cfg(test)]
 mod tests {
@@ -206,7 +222,15 @@ mod tests {
             let lower = verb.name.to_ascii_lowercase();
             assert_eq!(find(lower.as_bytes()).map(|v| v.name), Some(verb.name));
         }
-        for unknown in ["", "XYZZY", "NOO", "NOOPS", "DOWNLOADS", "NO\u{d6}P"] {
+        for unknown in [
+            "",
+            "XYZZY",
+            "NOO",
+            "NOOPS",
+            "DOWNLOADS",
+            "NO\u{d6}P",
+            "NOOP\0",
+        ] {
             assert!(find(unknown.as_bytes()).is_none(), "{unknown}");
         }
     }

@@ -11,6 +11,7 @@ mod basics;
 mod bench;
 mod check;
 mod configured;
+mod cost;
 mod durability;
 mod event_loop;
 mod files;

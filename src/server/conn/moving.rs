@@ -4,11 +4,12 @@ use std::io;
 use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 use super::committing::Written;
 use super::news::News;
@@ -514,8 +515,7 @@ impl Conn {
 
     fn send_small(&mut self, mut send: Send) -> Input {
         let (from, bytes) = (self.output.len(), send.bytes);
-        self.output.resize(from + bytes as usize, 0);
-        let outcome = match send.file.read_exact_at(&mut self.output[from..], send.at) {
+        let outcome = match read_exact(&send, &mut self.output) {
             Ok(()) => Outcome::Complete,
             Err(error) => {
                 self.output.truncate(from);
@@ -552,6 +552,23 @@ pub(in crate::server) fn dispose_of(kept: Option<OwnedFd>, shared: &Shared) {
     if let Some(file) = kept {
         shared.background.order_unattended(Task::Dispose(file));
     }
+}
+
+/// Appends what is sent of a file, as many bytes as were announced, without clearing the space before.
+fn read_exact(send: &Send, out: &mut Vec<u8>) -> io::Result<()> {
+    let (from, bytes) = (out.len(), send.bytes as usize);
+    out.reserve(bytes);
+    while out.len() - from < bytes {
+        let at = send.at + (out.len() - from) as u64;
+        match rustix::io::pread(&send.file, spare_capacity(out), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            // The file may have grown since its size was told.
+            Ok(_) => out.truncate(from + bytes),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn register(shared: &Shared, stream: &mut TcpStream, id: Id) -> io::Result<()> {

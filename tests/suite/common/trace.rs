@@ -113,7 +113,7 @@ impl Strace {
 }
 
 /// Reads `PID name(args) = result` lines, also those in two halves.
-fn parse(text: &str) -> Vec<Call> {
+pub fn parse(text: &str) -> Vec<Call> {
     let (mut calls, mut halves): (Vec<Call>, HashMap<&str, usize>) = (Vec::new(), HashMap::new());
     for (at, line) in text.lines().enumerate() {
         let Some((pid, rest)) = line.split_once(' ') else {
