@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use haul::bench;
+use haul::client::bookmarks::{self, Bookmark};
 use haul::client::known_hosts::KnownHosts;
-use haul::client::server::Secret;
+use haul::client::netrc;
+use haul::client::server::{Secret, one_line};
 use haul::client::tls::Level;
 use haul::client::trust::Trust;
 use haul::client::{Client, Command, Error, Exit, Server, Settings, commands, prompt};
@@ -108,8 +110,9 @@ enum Task {
 }
 
 const AFTER_HELP: &str = "\
-The server is 127.0.0.1:8080 unless --server or HAUL_SERVER says otherwise. The password is taken
-from the server's URL, from HAUL_PASSWORD, or asked for; without a user, the login is anonymous.
+The server is 127.0.0.1:8080 unless --server or HAUL_SERVER says otherwise; both may be the name of a
+bookmark in ~/.config/haul/config.toml. The password is taken from the server's URL, from HAUL_PASSWORD,
+from ~/.netrc (or $NETRC), or asked for; without a user, the login is anonymous.
 
 Examples:
   haul upload a.txt                     to 127.0.0.1:8080, under the same name
@@ -158,8 +161,10 @@ fn written(result: std::io::Result<()>) -> Result<Exit, Error> {
 }
 
 fn client(arguments: &Arguments) -> Result<Client, Error> {
-    let server = server(arguments)?.unwrap_or_default();
+    let (server, directory) = server(arguments)?;
+    let mut server = server.unwrap_or_default();
     tls_makes_sense(arguments, &server)?;
+    let password = login(&mut server)?;
     let known = arguments.known_hosts.clone().map(KnownHosts::new);
     let settings = Settings {
         timeout: arguments.timeout,
@@ -169,15 +174,23 @@ fn client(arguments: &Arguments) -> Result<Client, Error> {
         trust: Arc::new(trust(arguments, known.or_else(KnownHosts::of_user))?),
         retries: arguments.retries,
         insecure_plaintext: arguments.insecure_plaintext,
-        password: password()?,
+        password,
     };
-    Ok(Client::new(server, settings))
+    let mut client = Client::new(server, settings);
+    if let Some(directory) = directory {
+        client.remember_directory(directory.into_bytes());
+    }
+    Ok(client)
 }
 
 fn context(arguments: &Arguments) -> Result<bench::Context, Error> {
-    let server = server(arguments)?;
+    let (mut server, _) = server(arguments)?;
     let named = server.clone().unwrap_or_default();
     tls_makes_sense(arguments, &named)?;
+    let password = match &mut server {
+        Some(server) => login(server)?,
+        None => password()?,
+    };
     Ok(bench::Context {
         server,
         timeout: arguments.timeout,
@@ -185,12 +198,12 @@ fn context(arguments: &Arguments) -> Result<bench::Context, Error> {
         is_secure: arguments.tls == Level::Required || named.implicit_tls,
         trust: Arc::new(trust(arguments, None)?),
         insecure_plaintext: arguments.insecure_plaintext,
-        password: password()?,
+        password,
     })
 }
 
-/// The server that was named, if any.
-fn server(arguments: &Arguments) -> Result<Option<Server>, Error> {
+/// The server that was named, if any, and where to go on it.
+fn server(arguments: &Arguments) -> Result<(Option<Server>, Option<String>), Error> {
     let environment;
     let in_the_path = match &arguments.command {
         Some(Task::Client(Command::Sync(sync))) => sync.server(),
@@ -205,10 +218,46 @@ fn server(arguments: &Arguments) -> Result<Option<Server>, Error> {
                     Error::usage("HAUL_SERVER is not UTF-8; write other bytes of a user as %FF")
                 })?
             }
-            None => return Ok(None),
+            None => return Ok((None, None)),
         },
     };
-    Server::parse(text).map(Some)
+    let bookmark = match bookmarks::config_file("config.toml") {
+        Some(path) => bookmarks::find(&path, text)?,
+        None => None,
+    };
+    match bookmark {
+        None => Ok((Some(Server::parse(text)?), None)),
+        Some(Bookmark { server, directory }) => {
+            if let Some(directory) = &directory {
+                one_line("the directory of the bookmark", directory.as_bytes())?;
+            }
+            Ok((Some(Server::parse(&server)?), directory))
+        }
+    }
+}
+
+/// The password from the environment, or else from `.netrc`, which may also know who to be. A
+/// password in the URL goes before both.
+fn login(server: &mut Server) -> Result<Option<Secret>, Error> {
+    let given = password()?;
+    if given.is_some() || server.password.is_some() {
+        return Ok(given);
+    }
+    let Some(path) = netrc::of_user() else {
+        return Ok(None);
+    };
+    let Some(login) = netrc::look_up(&path, &server.host, server.user.as_deref())? else {
+        return Ok(None);
+    };
+    // That is who one is without a user, and its password is none.
+    let is_anonymous = |user: &Vec<u8>| user == b"anonymous" || user == b"ftp";
+    if login.user.as_ref().is_some_and(is_anonymous) {
+        return Ok(None);
+    }
+    if server.user.is_none() {
+        server.user = login.user;
+    }
+    Ok(login.password)
 }
 
 fn tls_makes_sense(arguments: &Arguments, server: &Server) -> Result<(), Error> {

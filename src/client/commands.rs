@@ -13,7 +13,7 @@ use super::local::{bytes_of, joined, last_component};
 use super::server::one_line;
 use super::sync::Synchronize;
 use super::upload::{Upload, split_target};
-use super::{Client, listing, show};
+use super::{Client, glob, listing, show};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -65,6 +65,12 @@ pub enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<OsString>,
     },
+    /// Show digests that the server computes: SHA-256, or the best that it has
+    Hash {
+        /// Of which files
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<OsString>,
+    },
 }
 
 impl Command {
@@ -90,9 +96,10 @@ impl Command {
                 split_target(names, target.is_some()).0.iter().collect()
             }
             Command::Ls { path, .. } | Command::Tree { path } => path.iter().collect(),
-            Command::Mkdir { paths } | Command::Rm { paths, .. } | Command::Stat { paths } => {
-                paths.iter().collect()
-            }
+            Command::Mkdir { paths }
+            | Command::Rm { paths, .. }
+            | Command::Stat { paths }
+            | Command::Hash { paths } => paths.iter().collect(),
             Command::Mv { from, to } => vec![from, to],
             // It looks at its names itself.
             Command::Sync(_) => Vec::new(),
@@ -112,7 +119,10 @@ impl Command {
             Command::Upload(upload) => upload.run(client),
             Command::Download(download) => download.run(client),
             Command::Sync(sync) => sync.run(client),
-            Command::Ls { long, path } => show::ls(client, *long, path.as_deref().map(bytes_of)),
+            Command::Ls { long, path } => {
+                let paths = glob::remote(client, path.as_slice())?;
+                show::ls_all(client, *long, &paths)
+            }
             Command::Tree { path } => show::tree(client, path.as_deref().map(bytes_of)),
             Command::Mkdir { paths } => {
                 each(client, "make the directory", paths, |client, path| {
@@ -122,13 +132,21 @@ impl Command {
             }
             Command::Rm { directories, paths } => {
                 let verb = if *directories { "RMD" } else { "DELE" };
-                each(client, "remove", paths, |client, path| {
+                let paths = glob::remote(client, paths)?;
+                each(client, "remove", &paths, |client, path| {
                     client.ready()?.command(verb, Some(path))?.success()?;
                     Ok(())
                 })
             }
             Command::Mv { from, to } => rename(client, bytes_of(from), bytes_of(to)),
-            Command::Stat { paths } => each(client, "stat", paths, show::stat),
+            Command::Stat { paths } => {
+                let paths = glob::remote(client, paths)?;
+                each(client, "stat", &paths, show::stat)
+            }
+            Command::Hash { paths } => {
+                let paths = glob::remote(client, paths)?;
+                each(client, "hash", &paths, show::hash)
+            }
         }
     }
 }

@@ -166,6 +166,23 @@ pub fn of_one(
     Ok(found)
 }
 
+/// What the server answers when it is asked for the digest of a file of `bytes` bytes.
+///
+/// # Errors
+/// The connection broke.
+pub fn reply_of(
+    c: &mut Connection,
+    asking: Asking,
+    path: &[u8],
+    bytes: u64,
+) -> Result<Reply, Error> {
+    let usual = c.timeout();
+    c.set_timeout(usual + Duration::from_secs(bytes / SERVER_BYTES_PER_SECOND_MIN));
+    let reply = c.command(asking.verb, Some(path));
+    c.set_timeout(usual);
+    reply
+}
+
 /// The digest of the first `bytes` bytes of what comes from `source`; less is an error.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ use super::plan::{Item, Plan};
 use super::report::{Deed, Report};
 use super::upload::split_target;
 use super::work::{Way, Work, retried};
-use super::{Client, listing, scan, transfer};
+use super::{Client, glob, listing, scan, transfer};
 
 /// Arguments of `download`.
 #[derive(Debug, Args)]
@@ -53,6 +53,7 @@ impl Download {
     /// Nothing was brought, or the only file failed.
     pub fn run(&self, client: &mut Client) -> Result<Exit, Error> {
         let (sources, last) = split_target(&self.names, self.target.is_some());
+        let sources = &glob::remote(client, sources)?[..];
         let target = self.target.as_deref().or(last.map(Path::new));
         if self.target.is_none() && target.is_some_and(|t| t.as_os_str() == "-") {
             return self.to_standard_output(client, sources);

@@ -34,13 +34,7 @@ impl KnownHosts {
     /// The user's own: `haul/known_hosts` below `$XDG_CONFIG_HOME` or `~/.config`. `None` without a
     /// home.
     pub fn of_user() -> Option<KnownHosts> {
-        let of = |name| {
-            std::env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
-        let config = of("XDG_CONFIG_HOME").or_else(|| Some(of("HOME")?.join(".config")))?;
-        Some(KnownHosts::new(config.join("haul/known_hosts")))
+        super::bookmarks::config_file("known_hosts").map(KnownHosts::new)
     }
 
     /// Where it is.

@@ -1,13 +1,14 @@
 //! The client: a small blocking one, for any FTP server.
 //!
-//! In reading order: [`error`] is what can go wrong, with the exit codes; [`server`] the address;
+//! In reading order: [`error`] is what can go wrong, with the exit codes; [`server`] the address,
+//! [`bookmarks`] and [`netrc`] what the user has written down of servers;
 //! [`connection`] the control connection and [`reply`] what comes back on it; [`auth`] when it goes
 //! inside TLS, which is [`tls`], [`trust`] with which servers, and [`known_hosts`] what is remembered
 //! of them; [`data`] the second connection, where it must be, and [`stream`] what both are;
 //! [`transfer`] one file in either direction, [`resume`] a large one that broke off, [`pipeline`] many
 //! small ones; [`digest`] and [`keep`] what is compared and kept of them; [`listing`] directories;
 //! [`local`] the files of this machine, [`dir`] and [`incoming`] where downloads go, and
-//! [`interrupt`] what signals do to them; [`scan`], [`filter`] and [`compare`] whole trees, [`plan`]
+//! [`interrupt`] what signals do to them; [`glob`] patterns in names, [`scan`], [`filter`] and [`compare`] whole trees, [`plan`]
 //! what is to be moved, [`work`] with [`send`] and [`fetch`] who moves it, and [`remote`] the
 //! directories there; [`report`] what is told of it and [`progress`] the bars; [`commands`],
 //! [`upload`], [`download`] and [`sync`] what the user can ask for and [`show`] the listings for people;
@@ -19,6 +20,7 @@
 //! that it can check, and it prints nothing of what a server says without escaping it.
 
 pub mod auth;
+pub mod bookmarks;
 pub mod commands;
 pub mod compare;
 pub mod connection;
@@ -29,6 +31,7 @@ pub mod download;
 pub mod error;
 pub mod fetch;
 pub mod filter;
+pub mod glob;
 pub mod held;
 pub mod incoming;
 pub mod interrupt;
@@ -36,6 +39,7 @@ pub mod keep;
 pub mod known_hosts;
 pub mod listing;
 pub mod local;
+pub mod netrc;
 pub mod options;
 pub mod pipeline;
 pub mod plan;

@@ -29,9 +29,9 @@ cd [DIR], pwd                 change, show the remote directory
 mkdir DIR...                  make directories
 rm FILE..., rm -d DIR...      remove files, empty directories
 mv FROM TO                    rename
-stat PATH...                  show type, size and time
+stat PATH..., hash FILE...    show type, size and time, or digests
 help, quit                    this text, the end
-Words are in any case; names with spaces stand in quotes.";
+Words are in any case; names with spaces stand in quotes; *, ? and [a-z] stand for many names.";
 
 /// One line, parsed like a command line.
 #[derive(Parser)]

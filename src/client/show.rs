@@ -1,7 +1,8 @@
-//! Listings for people and programs: `ls`, `tree` and `stat` on standard output.
+//! Listings for people and programs: `ls`, `tree`, `stat` and `hash` on standard output.
 //!
 //! On a terminal names are escaped; into a pipe or a file they go byte for byte.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{BufWriter, IsTerminal, Write, stdout};
 
@@ -9,8 +10,8 @@ use crate::proto::facts::{Kind, Listed};
 use crate::proto::time::text_14;
 
 use super::error::{Error, Exit, shown};
-use super::local::is_plain_name;
-use super::{Client, listing};
+use super::local::{bytes_of, is_plain_name};
+use super::{Client, digest, listing};
 
 /// Listings up to this many bytes of memory are sorted; longer ones come as the server sends them.
 const SORTED_BYTES_MAX: usize = 64 << 20;
@@ -31,11 +32,33 @@ fn printable(name: &[u8]) -> Vec<u8> {
     }
 }
 
+/// `ls` of the working directory, or of each path; several have their names in front.
+///
+/// # Errors
+/// As [`ls`].
+pub fn ls_all(client: &mut Client, long: bool, paths: &[OsString]) -> Result<Exit, Error> {
+    match paths {
+        [] => ls(client, long, None),
+        [path] => ls(client, long, Some(bytes_of(path))),
+        paths => {
+            for (at, path) in paths.iter().map(|path| bytes_of(path)).enumerate() {
+                // A file's own line says its name.
+                if listing::is_dir(client.ready()?, path)? {
+                    let gap = if at > 0 { "\n" } else { "" };
+                    print(format_args!("{gap}{}:", shown(path)))?;
+                }
+                ls(client, long, Some(path))?;
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
 /// `ls`.
 ///
 /// # Errors
 /// The server refuses, or standard output is closed.
-pub fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Error> {
+fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Error> {
     let what = || format!("cannot list {}", path.map_or("the directory".into(), shown));
     let c = client.ready()?;
     let mut out = BufWriter::new(stdout().lock());
@@ -158,6 +181,28 @@ pub fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
             ),
         )),
     }
+}
+
+/// `hash` of one file, as sha256sum writes it.
+///
+/// # Errors
+/// The server knows no digests, or refuses.
+pub fn hash(client: &mut Client, path: &[u8]) -> Result<(), Error> {
+    let c = client.ready()?;
+    let Some(asking) = digest::asking(c)? else {
+        let text = "the server computes no digests (it has none of HASH, XSHA256, XMD5 and XCRC)";
+        return Err(Error::new(Exit::NotFound, text));
+    };
+    let bytes = listing::stat(c, path)?.and_then(|entry| entry.size);
+    let reply = digest::reply_of(c, asking, path, bytes.unwrap_or(0))?.success()?;
+    let Some(digest) = digest::digest_in(&reply, asking) else {
+        return Err(Error::broken(format!("there is no digest in it: {reply}")));
+    };
+    let mut line = format!("{digest}  ").into_bytes();
+    line.extend(printable(path));
+    line.push(b'\n');
+    let written = stdout().write_all(&line);
+    written.map_err(|e| Error::local(&e).about("standard output"))
 }
 
 /// `stat` of one path.

@@ -19,7 +19,7 @@ use super::report::{Deed, Report};
 use super::scan;
 use super::server::one_line;
 use super::work::{Way, Work, retried};
-use super::{Client, listing, remote, transfer};
+use super::{Client, glob, listing, remote, transfer};
 
 /// Arguments of `upload`.
 #[derive(Debug, Args)]
@@ -69,6 +69,7 @@ impl Upload {
     /// Nothing was sent, or the only file failed.
     pub fn run(&self, client: &mut Client) -> Result<Exit, Error> {
         let (sources, last) = split_target(&self.names, self.target.is_some());
+        let sources = &glob::local(client, sources)?[..];
         let target = self.target.as_ref().or(last).map(|t| bytes_of(t));
         self.check(client, sources, target)?;
         let filter = Filter::new(&self.patterns)?;

@@ -15,6 +15,7 @@ mod cost;
 mod durability;
 mod event_loop;
 mod files;
+mod haul_at_home;
 mod haul_with_others;
 mod interrupted;
 mod limits;
