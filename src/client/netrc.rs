@@ -62,7 +62,8 @@ pub fn look_up(path: &Path, host: &str, user: Option<&[u8]>) -> Result<Option<Lo
 
 /// The first entry that fits.
 fn find(text: &[u8], host: &str, user: Option<&[u8]>) -> Result<Option<Login>, Error> {
-    let mut words = Words(text);
+    let text = [b"\n", text].concat();
+    let mut words = Words(&text);
     let mut login: Option<Login> = None;
     let fits = |login: &Login| match (user, &login.user) {
         (Some(wanted), Some(there)) => wanted == there,
@@ -107,25 +108,28 @@ fn find(text: &[u8], host: &str, user: Option<&[u8]>) -> Result<Option<Login>, E
 struct Words<'a>(&'a [u8]);
 
 impl Words<'_> {
-    /// The next word; a line whose first character is `#` has none.
+    /// The next word. A line whose first word begins with `#` has none.
     fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             let start = self.0.iter().position(|b| !b.is_ascii_whitespace())?;
-            self.0 = &self.0[start..];
-            if self.0[0] != b'#' {
+            let (space, rest) = self.0.split_at(start);
+            self.0 = rest;
+            if rest[0] != b'#' || !space.contains(&b'\n') {
                 break;
             }
-            let end = memchr::memchr(b'\n', self.0)?;
-            self.0 = &self.0[end..];
+            self.0 = &rest[memchr::memchr(b'\n', rest)?..];
         }
         let quoted = self.0[0] == b'"';
         let mut rest = self.0[usize::from(quoted)..].iter();
         let mut word = Vec::new();
-        while let Some(&byte) = rest.next() {
+        while let Some(&byte) = rest.as_slice().first() {
+            if !quoted && byte.is_ascii_whitespace() {
+                break;
+            }
+            rest.next();
             match byte {
                 b'"' if quoted => break,
                 b'\\' if quoted => word.extend(rest.next()),
-                byte if !quoted && byte.is_ascii_whitespace() => break,
                 byte => word.push(byte),
             }
         }
