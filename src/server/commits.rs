@@ -199,12 +199,25 @@ struct Gone;
 
 /// How long the two ways of syncing a batch took lately, in seconds. Which is faster depends on what
 /// others write, and no system call tells.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Costs {
     /// A batch together: much the same for few files and for many.
     together_s: f64,
     /// One file by itself.
     alone_s: f64,
+}
+
+/// What a file by itself is taken to cost before one was tried: were it nothing, the second batch would
+/// be the one that tries it, and hundreds of files might each wait for a commit of the journal.
+const ALONE_S: f64 = 0.002;
+
+impl Default for Costs {
+    fn default() -> Costs {
+        Costs {
+            together_s: 0.0,
+            alone_s: ALONE_S,
+        }
+    }
 }
 
 impl Costs {
@@ -357,6 +370,9 @@ mod tests {
         let mut costs = Costs::default();
         // The first batch has nothing to go by.
         assert!(costs.favour_together(2));
+        // Nor is one that took a few milliseconds a reason to try what nobody knows on many files.
+        costs.note(true, 50, ms(8));
+        assert!(costs.favour_together(200));
         for _ in 0..20 {
             costs.note(false, 1, ms(2));
             costs.note(true, 50, ms(4));
