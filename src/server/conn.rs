@@ -11,6 +11,7 @@ mod moving;
 mod news;
 mod paced;
 mod protected;
+mod reading;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -99,6 +100,8 @@ pub struct Conn {
     lane: Lane,
     /// Orders to write back so far; each has its number.
     write_backs: u64,
+    /// The same, of what was to be read in.
+    read_ins: u64,
     closing: Option<Closing>,
     flushed: u64,
     stall: Option<Stall>,
@@ -148,6 +151,7 @@ impl Conn {
             withdrawal: None,
             lane: Lane::Small,
             write_backs: 0,
+            read_ins: 0,
             closing: None,
             flushed: 0,
             stall: None,
@@ -391,7 +395,7 @@ impl Conn {
         // For a data connection that is awaited there is another deadline, and the disk has all the
         // time it wants.
         let limit = shared.world.config.limits.unwritten_bytes_max;
-        let waits = |m: &Moving| m.is_waiting() || m.waits_for_disk(limit);
+        let waits = |m: &Moving| m.is_waiting() || m.waits_for_disk(limit) || m.reading.is_awaited;
         let moves = self.moving.as_ref().is_some_and(|m| !waits(m));
         if !moves && self.is_flushed() {
             self.stall = None;

@@ -24,6 +24,7 @@ mod passive;
 mod passwords;
 mod pump;
 mod rate;
+mod reading;
 mod start;
 mod strangers;
 mod sweeper;
@@ -61,6 +62,7 @@ use passive::Passive;
 use passwords::Passwords;
 use pump::Tools;
 use rate::Rates;
+use reading::Readers;
 pub use start::{StartError, examine, raise_descriptor_limit, serves_users};
 use start::{load_users, warn_of_missing_homes};
 use strangers::Strangers;
@@ -157,6 +159,7 @@ struct Shared {
     passive: Passive,
     background: Background,
     commits: Commits,
+    readers: Readers,
     uploads: Uploads,
     sweeper: Sweeper,
     /// `None`: there is no TLS.
@@ -263,7 +266,8 @@ impl Server {
             self.read_clocks();
             let timeout = self.timeout();
             match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What has happened meanwhile comes before what has expired.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
             self.read_clocks();
@@ -488,6 +492,13 @@ impl Server {
                         conn::dispose_of(committed.replaced, &self.shared);
                     }
                 }
+            }
+        }
+        while let Some(answer) = self.shared.readers.answer() {
+            let id = answer.id;
+            if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
+                conn.hear_reading(answer, &mut self.shared);
+                queue(&mut self.ready, conn);
             }
         }
         while let Some((id, done)) = self.shared.background.result() {

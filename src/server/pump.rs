@@ -4,10 +4,11 @@
 //! what is said when they have moved, is not known here.
 
 mod receiving;
+mod warm;
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -15,6 +16,8 @@ use rustix::net::SendFlags;
 use super::tls::{self, Read, Tls, WRITE_BYTES};
 use crate::session::{Job, Outcome, Receive, Send};
 use receiving::{Pipe, copy_in, decrypt_in, discard, splice_in, write_in};
+use warm::Warm;
+pub use warm::{Blind, read_small};
 
 /// Bytes that one connection may move per turn of the reactor, so that a fast transfer does not
 /// make others wait: about 20 us of sendfile, or 100 us of receiving.
@@ -50,6 +53,8 @@ pub struct Tools {
     pub scratch: Vec<u8>,
     /// Ciphertext on its way.
     pub tls: tls::Buffers,
+    /// Where it cannot be known what is in memory.
+    pub blind: Option<Blind>,
     pipe: Pipe,
 }
 
@@ -63,6 +68,7 @@ impl Tools {
             chunk: vec![0; QUANTUM_BYTES].into(),
             scratch: Vec::new(),
             tls: tls::Buffers::default(),
+            blind: None,
             pipe: Pipe::new()?,
         })
     }
@@ -84,6 +90,8 @@ pub enum Step {
     More,
     /// The socket is not ready; it will tell.
     Blocked,
+    /// What is to be sent next is not in memory.
+    Cold,
     /// What may move for now has moved.
     Limited,
     /// It is over.
@@ -100,6 +108,7 @@ pub struct Pump {
     ended: bool,
     /// The file system cannot send from this file by itself.
     copies: bool,
+    warm: Warm,
     moved: u64,
     fills: u64,
 }
@@ -113,6 +122,7 @@ enum Io {
         bytes: usize,
     },
     Blocked,
+    Cold,
     Ended(Outcome),
 }
 
@@ -125,6 +135,7 @@ impl Pump {
             held_at: 0,
             ended: false,
             copies: false,
+            warm: Warm::default(),
             moved: 0,
             fills: 0,
         }
@@ -148,6 +159,21 @@ impl Pump {
         match &mut self.job {
             Job::Receive(receive) => Some(receive),
             Job::Send(_) | Job::Discard(_) | Job::Text(_) => None,
+        }
+    }
+
+    /// The file that goes out, if one does.
+    pub fn send(&self) -> Option<&Send> {
+        match &self.job {
+            Job::Send(send) => Some(send),
+            Job::Receive(_) | Job::Discard(_) | Job::Text(_) => None,
+        }
+    }
+
+    /// This part of the file that goes out has been read into memory.
+    pub fn was_read_in(&mut self, part: Range<u64>, was_awaited: bool) {
+        if let Job::Send(send) = &self.job {
+            self.warm.was_read_in(send.at, part, was_awaited);
         }
     }
 
@@ -206,13 +232,17 @@ impl Pump {
                     return Step::Done(Outcome::Complete);
                 }
                 (Job::Send(send), Some(tls)) if send.ascii.is_none() => {
-                    send_encrypted(send, tls, socket, tools, *allowed)
+                    send_encrypted(send, tls, socket, tools, &mut self.warm, *allowed)
                 }
                 (Job::Send(send), None) if send.ascii.is_none() && !self.copies => {
+                    let most = at_most(Some(send.bytes), most);
                     let small = self.moved == 0 && send.bytes <= ONE_SEGMENT_BYTES;
                     let io = match small && send.bytes <= most as u64 {
-                        true => send_with_end(send, socket, &mut tools.chunk),
-                        false => send_file(send, socket, most),
+                        true => send_with_end(send, socket, tools, &mut self.warm),
+                        false if self.warm.covers(send, most, &mut tools.blind) => {
+                            send_file(send, socket, most)
+                        }
+                        false => Io::Cold,
                     };
                     match io {
                         Io::Ended(Outcome::Failed(error)) if cannot_sendfile(&error) => {
@@ -223,8 +253,12 @@ impl Pump {
                     }
                 }
                 (Job::Send(_) | Job::Text(_), _) => {
-                    if let Err(error) = self.fill(tools, budget) {
-                        return Step::Done(Outcome::Failed(error));
+                    match self.fill(tools, budget) {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            return Step::Cold;
+                        }
+                        Err(error) => return Step::Done(Outcome::Failed(error)),
                     }
                     match (self.held_at < self.held.len(), self.ended) {
                         (true, _) if *allowed == 0 => continue,
@@ -266,6 +300,7 @@ impl Pump {
                     *allowed = allowed.saturating_sub(read);
                 }
                 Io::Blocked => return Step::Blocked,
+                Io::Cold => return Step::Cold,
                 Io::Ended(outcome) => return Step::Done(outcome),
             }
         }
@@ -311,7 +346,7 @@ impl Pump {
                 *budget = budget.saturating_sub(BATCH_COST);
             }
             Job::Send(send) => {
-                read_chunk(send, &mut tools.chunk, &mut self.held)?;
+                read_chunk(send, tools, &mut self.warm, &mut self.held)?;
                 self.ended = send.bytes == 0;
             }
             Job::Receive(_) | Job::Discard(_) => self.ended = true,
@@ -373,13 +408,15 @@ fn send_encrypted(
     tls: &mut Tls,
     socket: BorrowedFd,
     tools: &mut Tools,
+    warm: &mut Warm,
     most: usize,
 ) -> Io {
     let most = at_most(Some(send.bytes), most.min(WRITE_BYTES));
-    let n = match send.file.read_at(&mut tools.chunk[..most], send.at) {
+    let n = match warm.read(send, &mut tools.chunk[..most], &mut tools.blind) {
         Ok(0) => return Io::Ended(Outcome::Failed(io::ErrorKind::UnexpectedEof.into())),
         Ok(n) => n,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Io::Moved(0),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Io::Cold,
         Err(error) => return Io::Ended(Outcome::Failed(error)),
     };
     match tls.write(socket, &tools.chunk[..n], &mut tools.tls) {
@@ -402,12 +439,14 @@ fn cannot_sendfile(error: &io::Error) -> bool {
 
 /// Sends all of a small file, which waits in the kernel for what follows at once, the end of the
 /// connection or a reply, and leaves with it: to copy it costs less than a segment of its own.
-fn send_with_end(file: &mut Send, socket: BorrowedFd, chunk: &mut [u8]) -> Io {
-    let want = at_most(Some(file.bytes), chunk.len());
-    let n = match file.file.read_at(&mut chunk[..want], file.at) {
+fn send_with_end(file: &mut Send, socket: BorrowedFd, tools: &mut Tools, warm: &mut Warm) -> Io {
+    let want = at_most(Some(file.bytes), tools.chunk.len());
+    let chunk = &mut tools.chunk[..want];
+    let n = match warm.read(file, chunk, &mut tools.blind) {
         Ok(0) => return Io::Ended(Outcome::Failed(io::ErrorKind::UnexpectedEof.into())),
         Ok(n) => n,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Io::Moved(0),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Io::Cold,
         Err(error) => return Io::Ended(Outcome::Failed(error)),
     };
     let io = send(socket, &chunk[..n], SendFlags::MORE);
@@ -418,8 +457,7 @@ fn send_with_end(file: &mut Send, socket: BorrowedFd, chunk: &mut [u8]) -> Io {
     io
 }
 
-fn send_file(send: &mut Send, socket: BorrowedFd, budget: usize) -> Io {
-    let want = budget.min(usize::try_from(send.bytes).unwrap_or(usize::MAX));
+fn send_file(send: &mut Send, socket: BorrowedFd, want: usize) -> Io {
     let mut at = send.at;
     loop {
         return match rustix::fs::sendfile(socket, &send.file, Some(&mut at), want) {
@@ -466,12 +504,18 @@ fn at_most(left: Option<u64>, budget: usize) -> usize {
     }))
 }
 
-fn read_chunk(send: &mut Send, chunk: &mut [u8], out: &mut Vec<u8>) -> io::Result<()> {
+fn read_chunk(
+    send: &mut Send,
+    tools: &mut Tools,
+    warm: &mut Warm,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    let chunk = &mut tools.chunk;
     let most = at_most(Some(send.bytes), CHUNK_BYTES);
     if most == 0 {
         return Ok(());
     }
-    let n = match send.file.read_at(&mut chunk[..most], send.at) {
+    let n = match warm.read(send, &mut chunk[..most], &mut tools.blind) {
         Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(n) => n,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -501,7 +545,9 @@ pub fn flush(socket: impl AsFd, bytes: &[u8], at: &mut usize, more: bool) -> io:
         match send(socket.as_fd(), &bytes[*at..], flags) {
             Io::Moved(n) => *at += n,
             Io::Blocked => return Ok(false),
-            Io::Decrypted { .. } | Io::Ended(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+            Io::Decrypted { .. } | Io::Cold | Io::Ended(_) => {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
         }
     }
     Ok(true)

@@ -27,6 +27,7 @@ use super::passive::Passive;
 use super::passwords::Passwords;
 use super::pump::Tools;
 use super::rate::Rates;
+use super::reading::Readers;
 use super::strangers::Strangers;
 use super::sweeper::Sweeper;
 use super::timers::Timers;
@@ -156,6 +157,7 @@ impl Server {
         let background = Background::start(limits.background_threads, &waker).map_err(io)?;
         let commits_max = limits.commits_max.min(descriptors as usize / 8).max(1);
         let commits = Commits::start(config.durability, commits_max, &waker).map_err(io)?;
+        let readers = Readers::start(&waker).map_err(io)?;
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXFSZ]).map_err(io)?;
         registry
             .register(&mut signals, SIGNAL, Interest::READABLE)
@@ -176,6 +178,7 @@ impl Server {
             passive,
             background,
             commits,
+            readers,
             rates,
             uploads: Uploads::default(),
             sweeper,

@@ -27,7 +27,7 @@ fn in_band(turn: &mut Turn, job: Job, what: What) -> Handled {
 pub(super) fn download(login: &mut Login, turn: &mut Turn) -> Handled {
     let path = login.path(turn.argument)?;
     let (file, meta) = login.home.open_file(&path)?;
-    let send = part_of(&path, file, meta.size, login.restart, false)?;
+    let send = part_of(&path, file, &meta, login.restart, false)?;
     log::debug!("{} DOWNLOAD {}", login.peer, path);
     turn.out.push(Action::Reply(Reply::new(
         150,

@@ -80,6 +80,8 @@ pub struct Send {
     pub path: VirtualPath,
     /// The file as it was opened: later renames and replacements do not show.
     pub file: File,
+    /// What it lies on, as its `st_dev`.
+    pub device: u64,
     /// Position of the next byte.
     pub at: u64,
     /// Bytes still to be read from the file.

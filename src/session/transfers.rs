@@ -11,7 +11,7 @@ use super::security::refuse_clear_data;
 use super::{Action, Answer, Handled, Later, Task, Turn};
 use crate::proto::addr::{self, BadAddress};
 use crate::proto::ascii::{FromWire, ToWire};
-use crate::proto::facts::Kind;
+use crate::proto::facts::{Kind, Meta};
 use crate::proto::line::number;
 use crate::proto::reply::{IntoText, Reply};
 use crate::storage::path::VirtualPath;
@@ -260,7 +260,7 @@ pub(super) fn retr(login: &mut Login, turn: &mut Turn) -> Handled {
     login.arranged(turn)?;
     let path = login.path(turn.argument)?;
     let (file, meta) = login.home.open_file(&path)?;
-    let send = part_of(&path, file, meta.size, login.restart, login.ascii)?;
+    let send = part_of(&path, file, &meta, login.restart, login.ascii)?;
     let text = match login.ascii {
         true => "Opening data connection.".into_text(),
         false => format!("Opening data connection ({} bytes).", send.bytes).into_text(),
@@ -279,19 +279,23 @@ pub(super) fn retr(login: &mut Login, turn: &mut Turn) -> Handled {
 pub(super) fn part_of(
     path: &VirtualPath,
     file: std::fs::File,
-    size: u64,
+    meta: &Meta,
     offset: u64,
     ascii: bool,
 ) -> Result<Send, Reply> {
     if ascii && offset > 0 {
         return Err(Reply::new(554, "REST is for TYPE I."));
     }
-    let Some(bytes) = size.checked_sub(offset) else {
-        return Err(Reply::new(554, format!("The file has {size} bytes.")));
+    let Some(bytes) = meta.size.checked_sub(offset) else {
+        return Err(Reply::new(
+            554,
+            format!("The file has {} bytes.", meta.size),
+        ));
     };
     Ok(Send {
         path: path.clone(),
         file,
+        device: meta.dev,
         at: offset,
         bytes,
         ascii: ascii.then(ToWire::default),

@@ -10,6 +10,7 @@ mod accounts;
 mod basics;
 mod bench;
 mod check;
+mod cold;
 mod configured;
 mod cost;
 mod durability;

@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
-use rustix::buffer::spare_capacity;
-use rustix::io::Errno;
 
 use super::committing::Written;
 use super::news::News;
+use super::reading::Reading;
 use super::{Conn, INPUT_BYTES, OUTPUT_BYTES, protected};
-use crate::server::pump::{Pump, Step, Wire};
+use crate::server::pump::{self, Pump, Step, Wire};
 use crate::server::tls::Tls;
 use crate::server::{Id, Shared, Socket, listen};
 use crate::session::{Ended, Input, Job, Outcome, Send, Task, Transfer, Via};
@@ -42,6 +41,7 @@ pub(super) struct Moving {
     pub(super) wait_until: Instant,
     pub(super) handshake_until: Option<Instant>,
     pub(super) written: Written,
+    pub(super) reading: Reading,
     /// What is received, as others know it.
     pub(super) upload: Option<Key>,
     pub(super) moved_at: Instant,
@@ -134,7 +134,7 @@ impl Conn {
         let before = *budget;
         let limit = shared.world.config.limits.unwritten_bytes_max;
         let step = match &moving.data {
-            _ if moving.waits_for_disk(limit) => Step::Blocked,
+            _ if moving.waits_for_disk(limit) || moving.reading.is_awaited => Step::Blocked,
             _ if moving.news.is_due(shared.now, self.ended) => Step::Done(Outcome::Complete),
             _ if moving.news.is_awaited() => Step::Blocked,
             Data::Failed => Step::Done(Outcome::NoConnection),
@@ -142,6 +142,11 @@ impl Conn {
             Data::Open { ready: false, .. } => Step::Blocked,
             Data::Open { .. } | Data::Control => self.step_paced(&mut moving, shared, budget),
         };
+        let step = match step {
+            Step::Cold => self.await_reading(&mut moving, shared),
+            step => step,
+        };
+        self.read_ahead(&mut moving, shared);
         self.write_back(&mut moving, shared);
         if *budget != before {
             moving.moved_at = shared.now;
@@ -152,7 +157,7 @@ impl Conn {
         self.moving = Some(moving);
         match step {
             _ if may_be_killed => *budget != before,
-            Step::More | Step::Blocked | Step::Limited => {
+            Step::More | Step::Blocked | Step::Cold | Step::Limited => {
                 self.record_arrived(shared);
                 *budget != before
             }
@@ -429,7 +434,10 @@ impl Conn {
         };
         let data = match (via, job) {
             (Via::Control, Job::Send(send)) if self.is_small(&send) => {
-                return Some(self.send_small(send));
+                match self.send_small(send, shared) {
+                    Ok(ended) => return Some(ended),
+                    Err(send) => (Data::Control, Job::Send(send)),
+                }
             }
             (Via::Control, job) => (Data::Control, job),
             (Via::Passive, job) => match self.take_early() {
@@ -478,6 +486,7 @@ impl Conn {
             tls,
             wait_until,
             written: Written::default(),
+            reading: Reading::default(),
             upload,
             moved_at: shared.now,
             news: News::begin(shared.now),
@@ -513,21 +522,20 @@ impl Conn {
         fits && send.ascii.is_none() && self.pace.is_none()
     }
 
-    fn send_small(&mut self, mut send: Send) -> Input {
-        let (from, bytes) = (self.output.len(), send.bytes);
-        let outcome = match read_exact(&send, &mut self.output) {
-            Ok(()) => Outcome::Complete,
-            Err(error) => {
-                self.output.truncate(from);
-                Outcome::Failed(error)
-            }
+    /// Reads a small file into the output. It comes back if it is not in memory.
+    fn send_small(&mut self, mut send: Send, shared: &mut Shared) -> Result<Input, Send> {
+        let bytes = send.bytes;
+        let outcome = match pump::read_small(&send, &mut shared.tools, &mut self.output) {
+            Ok(true) => Outcome::Complete,
+            Ok(false) => return Err(send),
+            Err(error) => Outcome::Failed(error),
         };
         send.bytes = 0;
-        Input::TransferEnded(Ended {
+        Ok(Input::TransferEnded(Ended {
             job: Job::Send(send),
             outcome,
             bytes,
-        })
+        }))
     }
 }
 
@@ -552,23 +560,6 @@ pub(in crate::server) fn dispose_of(kept: Option<OwnedFd>, shared: &Shared) {
     if let Some(file) = kept {
         shared.background.order_unattended(Task::Dispose(file));
     }
-}
-
-/// Appends what is sent of a file, as many bytes as were announced, without clearing the space before.
-fn read_exact(send: &Send, out: &mut Vec<u8>) -> io::Result<()> {
-    let (from, bytes) = (out.len(), send.bytes as usize);
-    out.reserve(bytes);
-    while out.len() - from < bytes {
-        let at = send.at + (out.len() - from) as u64;
-        match rustix::io::pread(&send.file, spare_capacity(out), at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            // The file may have grown since its size was told.
-            Ok(_) => out.truncate(from + bytes),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn register(shared: &Shared, stream: &mut TcpStream, id: Id) -> io::Result<()> {

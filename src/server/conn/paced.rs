@@ -56,7 +56,7 @@ impl Conn {
             match step {
                 Step::Limited => {}
                 Step::More => return step,
-                Step::Blocked | Step::Done(_) => {
+                Step::Blocked | Step::Cold | Step::Done(_) => {
                     self.rest(shared);
                     return step;
                 }
