@@ -42,7 +42,8 @@
 //! - No byte of an upload's body is read as a command.
 //! - No file is visible under its name before it is complete and on the disk.
 //! - No buffer belongs to an idle session, and no buffer has a size that a client chose.
-//! - No call on the reactor's thread waits for a client, a digest, a copy or a sync.
+//! - No call on the reactor's thread waits for a client, a digest, a copy, a sync, or the bytes of a
+//!   large file that is not in memory.
 //! - No unsafe code.
 
 pub mod accounts;
