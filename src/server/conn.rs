@@ -164,6 +164,11 @@ impl Conn {
         &self.session
     }
 
+    /// Whether it has a transfer.
+    pub fn is_moving(&self) -> bool {
+        self.moving.is_some()
+    }
+
     // What happened ------------------------------------------------------------------------------
 
     /// An event of one of its sockets.

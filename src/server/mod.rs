@@ -25,6 +25,7 @@ mod passwords;
 mod pump;
 mod rate;
 mod reading;
+mod ready;
 mod start;
 mod strangers;
 mod sweeper;
@@ -63,6 +64,7 @@ use passwords::Passwords;
 use pump::Tools;
 use rate::Rates;
 use reading::Readers;
+use ready::{Ready, queue};
 pub use start::{StartError, examine, raise_descriptor_limit, serves_users};
 use start::{load_users, warn_of_missing_homes};
 use strangers::Strangers;
@@ -225,7 +227,7 @@ pub struct Server {
     per_address: HashMap<IpAddr, usize>,
     strangers: Strangers,
     timers: Timers,
-    ready: VecDeque<Id>,
+    ready: Ready,
     passive_ready: Vec<usize>,
     accept_retry: Option<Instant>,
     /// Descriptors have run out, and that has been logged.
@@ -428,17 +430,6 @@ impl Server {
         self.tell_all(|conn, shared| conn.cut(shared));
     }
 
-    /// One turn for each connection that has something to do. Those that have more to do afterwards
-    /// come again in the next.
-    fn serve_ready(&mut self) {
-        for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop_front() else {
-                return;
-            };
-            self.serve(id);
-        }
-    }
-
     fn serve(&mut self, id: Id) {
         let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) else {
             return;
@@ -628,12 +619,4 @@ impl Server {
 fn wall_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs() as i64)
-}
-
-/// Puts a connection into the queue once.
-fn queue(ready: &mut VecDeque<Id>, conn: &mut Conn) {
-    if !conn.queued {
-        conn.queued = true;
-        ready.push_back(conn.id);
-    }
 }

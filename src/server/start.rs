@@ -28,6 +28,7 @@ use super::passwords::Passwords;
 use super::pump::Tools;
 use super::rate::Rates;
 use super::reading::Readers;
+use super::ready::Ready;
 use super::strangers::Strangers;
 use super::sweeper::Sweeper;
 use super::timers::Timers;
@@ -222,7 +223,7 @@ impl Server {
             per_address: HashMap::new(),
             strangers: Strangers::default(),
             timers: Timers::default(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             passive_ready: Vec::new(),
             accept_retry: None,
             short: false,
