@@ -353,3 +353,37 @@ fn e14_what_asks_the_disk_on_the_reactor_is_named_and_bounded() {
         assert!(sum > 0 && sum <= most, "{command}: {made:?}");
     }
 }
+
+/// However many move bytes, after a fraction of a millisecond of that it is looked whether somebody
+/// asks something.
+#[test]
+fn many_transfers_do_not_come_between_a_question_and_its_answer() {
+    const DOWNLOADS: usize = 16;
+    let traced = Traced::watching(
+        "trace=epoll_wait,sendfile",
+        &[],
+        &["sendfile:delay_enter=3000"],
+    );
+    let server = &traced.server;
+    let content = bytes(11, MIB);
+    fs::write(server.path("f"), &content).expect("writing");
+    thread::scope(|scope| {
+        for _ in 0..DOWNLOADS {
+            scope.spawn(|| {
+                let mut session = Control::login(server.addr());
+                assert_same(&session.fetch("RETR f").0, &content, "RETR");
+                session.quit();
+            });
+        }
+        let mut session = Control::login(server.addr());
+        for _ in 0..10 {
+            assert_eq!(session.command("NOOP").code, 200);
+        }
+        session.quit();
+    });
+    let calls = traced.calls();
+    let turns = calls.split(|it| it.is("epoll_wait"));
+    let most = turns.map(<[Call]>::len).max().expect("a turn");
+    // One transfer may take several in its turn.
+    assert!(most > 0 && most < DOWNLOADS / 2, "{most} in one turn");
+}
