@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::content::{MIB, bytes};
 use crate::common::control::Control;
-use crate::common::trace::{Call, Traced};
+use crate::common::trace::{Call, Traced, parse};
 
 /// What has been shown of one upload so far.
 #[derive(Debug, Default, Clone)]
@@ -36,7 +36,17 @@ fn follow(calls: &[Call]) -> Shown {
         early: Vec::new(),
         synced_dirs: Vec::new(),
     };
-    for call in calls.iter().filter(|call| call.result >= 0) {
+    // A file is a new one from the end of its opening on: when that began, another thread may still
+    // have had the number for another.
+    let mut calls: Vec<&Call> = calls.iter().filter(|call| call.result >= 0).collect();
+    calls.sort_by_key(|call| {
+        if call.is("openat") {
+            call.end
+        } else {
+            call.begin
+        }
+    });
+    for call in calls {
         match call.name.as_str() {
             "openat" if call.args.contains("O_TMPFILE") => {
                 files.insert(call.result, File::default());
@@ -104,6 +114,20 @@ fn follow(calls: &[Call]) -> Shown {
         }
     }
     shown
+}
+
+#[test]
+fn a_number_is_of_another_file_from_the_end_of_its_opening_on() {
+    let calls = parse(
+        "7 openat(9</d>, \".\", O_RDWR|O_TMPFILE, 0600) = 12</d/#1 (deleted)>\n\
+         7 pwrite64(12</d/#1 (deleted)>, \"x\", 1, 0) = 1\n\
+         8 fsync(12</d/#1 (deleted)>) = 0\n\
+         7 openat(9</d>, \".\", O_RDWR|O_TMPFILE, 0600 <unfinished ...>\n\
+         8 linkat(5</proc/7/fd>, \"12\", 9</d>, \"f\", AT_SYMLINK_FOLLOW) = 0\n\
+         7 <... openat resumed>) = 12</d/#2 (deleted)>\n\
+         8 linkat(5</proc/7/fd>, \"12\", 9</d>, \"g\", AT_SYMLINK_FOLLOW) = 0\n",
+    );
+    assert_eq!(follow(&calls).early, ["g"]);
 }
 
 fn quoted(args: &str) -> Vec<&str> {
