@@ -116,12 +116,13 @@ fn t09_curl_is_killed_in_the_middle() {
         let name = if upload { "f" } else { "g" };
         command.arg(format!("ftp://localhost:{port}/{name}"));
         let log = if upload { "STOR" } else { "RETR" };
-        let before = server.descriptors();
         let child = command.stdout(std::process::Stdio::null()).spawn();
         let mut child = child.expect("starting curl");
-        // Two sockets and a file: it is in the middle of it.
+        // A file is open: it is in the middle of it.
         let moving = wait_for(PATIENCE, || {
-            (server.descriptors() >= before + 3).then_some(())
+            let fds = fs::read_dir(format!("/proc/{}/fd", server.pid())).ok()?;
+            let mut paths = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+            paths.find(|path| path.parent() == Some(server.root()))
         });
         assert!(moving.is_some(), "{log}: {}", server.log());
         child.kill().expect("killing curl");
