@@ -35,7 +35,7 @@ fn printable(name: &[u8]) -> Vec<u8> {
 /// `ls` of the working directory, or of each path; several have their names in front.
 ///
 /// # Errors
-/// As [`ls`].
+/// The server refuses, or standard output is closed.
 pub fn ls_all(client: &mut Client, long: bool, paths: &[OsString]) -> Result<Exit, Error> {
     match paths {
         [] => ls(client, long, None),
@@ -54,10 +54,6 @@ pub fn ls_all(client: &mut Client, long: bool, paths: &[OsString]) -> Result<Exi
     }
 }
 
-/// `ls`.
-///
-/// # Errors
-/// The server refuses, or standard output is closed.
 fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Error> {
     let what = || format!("cannot list {}", path.map_or("the directory".into(), shown));
     let c = client.ready()?;
@@ -149,7 +145,7 @@ fn calendar_text(seconds: i64) -> String {
 /// `tree`.
 ///
 /// # Errors
-/// As [`ls`]; also if the server left something out.
+/// As [`ls_all`]; also if the server left something out.
 pub fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
     let what = || format!("cannot list {}", path.map_or("the tree".into(), shown));
     let mut out = BufWriter::new(stdout().lock());

@@ -268,6 +268,10 @@ fn reason(error: &rustls::Error) -> String {
         C::NotValidForName | C::NotValidForNameContext { .. } => "is for another name".into(),
         C::BadEncoding => "cannot be read".into(),
         C::Revoked => "has been revoked".into(),
+        // What `openssl req -x509` makes, unless it is told otherwise.
+        C::Other(why) if why.to_string().contains("CaUsedAsEndEntity") => {
+            "is that of an authority (CA:TRUE), which none but authorities should have".into()
+        }
         error => format!("is not good ({})", shown(error.to_string().as_bytes())),
     }
 }

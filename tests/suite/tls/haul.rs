@@ -243,3 +243,44 @@ fn ftps_begins_with_tls() {
         done.stderr
     );
 }
+
+#[test]
+fn a_server_with_the_certificate_of_an_authority_is_told_so() {
+    let home = tempfile::tempdir().unwrap();
+    let (cert, key) = (home.path().join("cert.pem"), home.path().join("key.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+        ])
+        .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
+        .args([&key, Path::new("-out"), &cert])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let server = Server::start(&["--tls-cert", cert, "--tls-key", key]);
+    let address = server.addr().to_string();
+    let done = haul(
+        home.path(),
+        &["--server", &address, "--ca-file", cert, "ls"],
+    );
+    assert_eq!(done.code, TRUST, "{done:?}");
+    assert!(
+        done.stderr.contains("that of an authority (CA:TRUE)"),
+        "{done:?}"
+    );
+    // And what it says next helps.
+    let pin = done.stderr.split("--fingerprint ").nth(1).unwrap();
+    let pin = pin.split(' ').next().unwrap();
+    haul(
+        home.path(),
+        &["--server", &address, "--fingerprint", pin, "ls"],
+    )
+    .ok();
+}
