@@ -2,13 +2,18 @@
 //!
 //! A thread of its own waits for the signals that end a program. It removes the files and lets the
 //! signal end the program as it would have done anyway, so the caller sees how it ended.
+//!
+//! At the prompt Ctrl-C ends only what is running: its connections are shut down, which every wait
+//! for them notices.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -23,12 +28,88 @@ fn temporary() -> MutexGuard<'static, Vec<(Dir, OsString)>> {
     TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What Ctrl-C ends at the prompt.
+struct Running {
+    is_prompt: bool,
+    is_running: bool,
+    is_set: bool,
+    sockets: Vec<Weak<TcpStream>>,
+}
+
+static RUNNING: Mutex<Running> = Mutex::new(Running {
+    is_prompt: false,
+    is_running: false,
+    is_set: false,
+    sockets: Vec::new(),
+});
+static CHANGED: Condvar = Condvar::new();
+static WATCH: Once = Once::new();
+
+fn running() -> MutexGuard<'static, Running> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on Ctrl-C ends the program only while no command runs.
+pub fn spare_the_program() {
+    running().is_prompt = true;
+    WATCH.call_once(watch);
+}
+
+/// A command begins.
+pub fn begin() {
+    running().is_running = true;
+}
+
+/// It is over. Whether Ctrl-C ended it.
+pub fn end() -> bool {
+    let mut running = running();
+    running.is_running = false;
+    std::mem::take(&mut running.is_set)
+}
+
+/// Whether the running command is to end.
+pub fn is_set() -> bool {
+    running().is_set
+}
+
+/// Sleeps, unless the running command is to end.
+pub fn pause(time: Duration) {
+    let waited = CHANGED.wait_timeout_while(running(), time, |running| !running.is_set);
+    drop(waited);
+}
+
+/// A connection that Ctrl-C shuts down, as long as it lasts.
+pub fn add(socket: &Arc<TcpStream>) {
+    let mut running = running();
+    if !running.is_prompt {
+        return;
+    }
+    if running.is_set {
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+    running.sockets.retain(|socket| socket.strong_count() > 0);
+    running.sockets.push(Arc::downgrade(socket));
+}
+
+/// Whether a command ends instead of the program.
+fn ends_a_command() -> bool {
+    let mut running = running();
+    if !running.is_prompt || !running.is_running {
+        return false;
+    }
+    running.is_set = true;
+    for socket in running.sockets.iter().filter_map(Weak::upgrade) {
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+    CHANGED.notify_all();
+    true
+}
+
 /// Makes the file `name` by `open`, and removes it if a signal ends the program before [`forget`].
 ///
 /// # Errors
 /// Those of `open`.
 pub fn create<T>(dir: &Dir, name: &OsStr, open: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    static WATCH: Once = Once::new();
     WATCH.call_once(watch);
     // A signal waits for this lock, so there is no file that it would not know.
     let mut temporary = temporary();
@@ -53,6 +134,9 @@ fn watch() {
     };
     let wait = move || {
         for signal in signals.forever() {
+            if signal == SIGINT && ends_a_command() {
+                continue;
+            }
             let temporary = temporary();
             for (dir, name) in &*temporary {
                 let _ = dir.remove_file(name);

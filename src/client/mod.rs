@@ -12,7 +12,7 @@
 //! what is to be moved, [`work`] with [`send`] and [`fetch`] who moves it, and [`remote`] the
 //! directories there; [`report`] what is told of it and [`progress`] the bars; [`commands`],
 //! [`upload`], [`download`] and [`sync`] what the user can ask for and [`show`] the listings for people;
-//! [`prompt`] the same line by line.
+//! [`prompt`] the same line by line, [`lines`] where these come from, and [`completion`] what Tab offers.
 //!
 //! It knows the wire format (`proto`) and nothing of how `hauld` works inside. It has no
 //! event loop; threads are for parallel connections, and one waits for signals: each wait is one
@@ -23,6 +23,7 @@ pub mod auth;
 pub mod bookmarks;
 pub mod commands;
 pub mod compare;
+pub mod completion;
 pub mod connection;
 pub mod data;
 pub mod digest;
@@ -37,6 +38,7 @@ pub mod incoming;
 pub mod interrupt;
 pub mod keep;
 pub mod known_hosts;
+pub mod lines;
 pub mod listing;
 pub mod local;
 pub mod netrc;
@@ -142,6 +144,9 @@ impl Client {
     /// # Errors
     /// No connection, or no login.
     pub fn ready(&mut self) -> Result<&mut Connection, Error> {
+        if interrupt::is_set() {
+            return Err(Error::broken("interrupted"));
+        }
         let was_connected = self.connection.is_some();
         let kept = self
             .connection
@@ -163,6 +168,17 @@ impl Client {
     /// The connection if there is one and it can be used.
     pub fn is_connected(&self) -> bool {
         self.connection.as_ref().is_some_and(|c| !c.is_lost())
+    }
+
+    /// The connection if it can be used, for whoever has nothing to say about one that was lost.
+    pub fn present(&mut self) -> Option<&mut Connection> {
+        let c = self.connection.as_mut()?;
+        (!c.is_stale()).then_some(c)
+    }
+
+    /// Drops the connection, whatever is under way on it.
+    pub fn abandon(&mut self) {
+        self.connection = None;
     }
 
     /// Another connection to the same server as the same user, not made yet.

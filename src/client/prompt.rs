@@ -3,20 +3,21 @@
 //! It adds words, questions and the working directory to [`Command`]; what a command does is
 //! decided there. On a terminal it greets and prompts; in a script it prints nothing of its own.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
-use std::io::{self, BufRead, IsTerminal, Write, stdin, stdout};
+use std::io::{Write, stderr};
 use std::os::unix::ffi::OsStringExt;
 
 use clap::Parser;
 
 use super::commands::report;
+use super::completion::Subject;
 use super::error::{Error, Exit, shown};
-use super::local::path_of;
+use super::interrupt;
+use super::lines::Lines;
+use super::local::{bytes_of, path_of};
 use super::show::print;
 use super::{Client, Command};
-
-/// The longest line that is read.
-const LINE_BYTES_MAX: usize = 64 * 1024;
 
 const HELP: &str = "\
 upload [FILE... [REMOTE]]     send files; asks for the name without one (also: put)
@@ -26,17 +27,19 @@ sync DIR :DIR, sync :DIR DIR  make the second like the first; : marks the remote
 ls [-l] [DIR]                 list a directory
 tree [DIR]                    list everything below a directory
 cd [DIR], pwd                 change, show the remote directory
+lcd [DIR], lpwd               change, show the directory of this machine
 mkdir DIR...                  make directories
 rm FILE..., rm -d DIR...      remove files, empty directories
 mv FROM TO                    rename
 stat PATH..., hash FILE...    show type, size and time, or digests
 help, quit                    this text, the end
-Words are in any case; names with spaces stand in quotes; *, ? and [a-z] stand for many names.";
+Words are in any case; names with spaces stand in quotes; *, ? and [a-z] stand for many names.
+Tab completes; Ctrl-C ends what is running, Ctrl-D the program.";
 
 /// One line, parsed like a command line.
 #[derive(Parser)]
 #[command(no_binary_name = true, disable_help_subcommand = true, name = "")]
-struct Typed {
+pub struct Typed {
     #[command(subcommand)]
     command: Command,
 }
@@ -53,19 +56,38 @@ enum Next {
 /// [`Exit::SomeFailed`].
 pub fn run(client: &mut Client) -> Exit {
     client.is_prompt = true;
-    let is_terminal = stdin().is_terminal();
-    if let Err(error) = client.ready() {
-        report(&error);
-        return error.exit;
+    let shared = RefCell::new(client);
+    let (exit, is_terminal) = match Lines::new(&shared) {
+        Ok(mut lines) => (all(&shared, &mut lines), lines.is_terminal()),
+        Err(error) => {
+            report(&error);
+            return error.exit;
+        }
+    };
+    shared.borrow_mut().quit();
+    match (exit, is_terminal) {
+        (Ok(_), true) => Exit::Done,
+        (Ok(exit) | Err(exit), _) => exit,
     }
-    if is_terminal && !client.is_quiet() {
-        let hello = format!("connected to {}", client.description());
+}
+
+/// Every line; no server at the beginning is an error whoever types.
+fn all(client: &RefCell<&mut Client>, lines: &mut Lines) -> Result<Exit, Exit> {
+    if lines.is_terminal() {
+        interrupt::spare_the_program();
+    }
+    if let Err(error) = client.borrow_mut().ready().map(drop) {
+        report(&error);
+        return Err(error.exit);
+    }
+    if lines.is_terminal() && !client.borrow().is_quiet() {
+        let hello = format!("connected to {}", client.borrow().description());
         // Whether anybody reads it shows at the first prompt.
         let _ = print(format_args!("{hello}; help shows the commands"));
     }
     let mut total = Exit::Done;
     loop {
-        let typed = match line(is_terminal, "haul> ") {
+        let typed = match lines.next("haul> ", Subject::Command) {
             Ok(Some(typed)) => typed,
             Ok(None) => break,
             Err(error) => {
@@ -77,7 +99,8 @@ pub fn run(client: &mut Client) -> Exit {
                 }
             }
         };
-        match one(client, &typed, is_terminal) {
+        let done = one(client, lines, &typed);
+        match done {
             Ok(Next::End) => break,
             Ok(Next::Line(Exit::Done)) => {}
             Ok(Next::Line(exit)) => total = both(total, exit),
@@ -87,11 +110,18 @@ pub fn run(client: &mut Client) -> Exit {
             }
         }
     }
-    client.quit();
-    match is_terminal {
-        true => Exit::Done,
-        false => total,
+    Ok(total)
+}
+
+/// Runs a command that Ctrl-C ends.
+fn interruptible<T>(client: &mut Client, act: impl FnOnce(&mut Client) -> T) -> T {
+    interrupt::begin();
+    let done = act(client);
+    if interrupt::end() {
+        let _ = writeln!(stderr(), "haul: interrupted; help shows the commands");
+        client.abandon();
     }
+    done
 }
 
 fn both(before: Exit, now: Exit) -> Exit {
@@ -101,57 +131,8 @@ fn both(before: Exit, now: Exit) -> Exit {
     }
 }
 
-/// Reads one line, without its end; `None` at the end of the input.
-fn line(is_terminal: bool, question: &str) -> Result<Option<Vec<u8>>, Error> {
-    if is_terminal {
-        let mut out = stdout();
-        write!(out, "{question}")
-            .and_then(|()| out.flush())
-            .map_err(|e| Error::local(&e).about("standard output"))?;
-    }
-    let typed = line_of(&mut stdin().lock())?;
-    if typed.is_none() && is_terminal {
-        let _ = writeln!(stdout());
-    }
-    Ok(typed)
-}
-
-/// A line that is too long is read to its end, since its rest is no command.
-fn line_of(input: &mut dyn BufRead) -> Result<Option<Vec<u8>>, Error> {
-    let mut typed = Vec::new();
-    let mut bytes = 0;
-    loop {
-        let read = match input.fill_buf() {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            read => read.map_err(|e| Error::local(&e).about("standard input"))?,
-        };
-        let end = memchr::memchr(b'\n', read);
-        let part = &read[..end.unwrap_or(read.len())];
-        bytes += part.len();
-        if bytes <= LINE_BYTES_MAX {
-            typed.extend_from_slice(part);
-        }
-        let is_over = end.is_some() || read.is_empty();
-        let used = part.len() + usize::from(end.is_some());
-        input.consume(used);
-        if is_over {
-            break if end.is_none() && bytes == 0 {
-                Ok(None)
-            } else if bytes > LINE_BYTES_MAX {
-                Err(Error::usage(format!(
-                    "a line of {bytes} bytes is too long, nothing of it was done; \
-                     {LINE_BYTES_MAX} are possible"
-                )))
-            } else {
-                let typed = typed.strip_suffix(b"\r").unwrap_or(&typed);
-                Ok(Some(typed.to_vec()))
-            };
-        }
-    }
-}
-
 /// Carries out one line.
-fn one(client: &mut Client, typed: &[u8], is_terminal: bool) -> Result<Next, Error> {
+fn one(shared: &RefCell<&mut Client>, lines: &mut Lines, typed: &[u8]) -> Result<Next, Error> {
     let mut words = words(typed)?;
     let Some(first) = words.first_mut() else {
         return Ok(Next::Line(Exit::Done));
@@ -164,10 +145,19 @@ fn one(client: &mut Client, typed: &[u8], is_terminal: bool) -> Result<Next, Err
             return print(HELP).and(done);
         }
         b"pwd" => {
-            let directory = client.ready()?.cwd()?;
+            let mut client = shared.borrow_mut();
+            let directory = interruptible(&mut client, |client| client.ready()?.cwd())?;
             return print(shown(&directory)).and(done);
         }
-        b"cd" => return cd(client, &words[1..]).and(done),
+        b"cd" => {
+            let mut client = shared.borrow_mut();
+            return interruptible(&mut client, |client| cd(client, &words[1..])).and(done);
+        }
+        b"lcd" => return lcd(&words[1..]).and(done),
+        b"lpwd" => {
+            let here = std::env::current_dir().map_err(|e| Error::local(&e))?;
+            return print(shown(bytes_of(here.as_os_str()))).and(done);
+        }
         b"put" => *first = b"upload".to_vec(),
         b"get" => *first = b"download".to_vec(),
         _ => {}
@@ -175,7 +165,11 @@ fn one(client: &mut Client, typed: &[u8], is_terminal: bool) -> Result<Next, Err
     let is_upload = words[0] == b"upload";
     if is_upload || words[0] == b"download" {
         if words[1..].iter().all(|word| word.starts_with(b"--")) {
-            match line(is_terminal, "File name: ")? {
+            let subject = match is_upload {
+                true => Subject::LocalName,
+                false => Subject::RemoteName,
+            };
+            match lines.next("File name: ", subject)? {
                 None => return Ok(Next::End),
                 Some(name) if name.trim_ascii().is_empty() => return done,
                 Some(name) => words.extend([b"--".to_vec(), name.trim_ascii().to_vec()]),
@@ -193,7 +187,11 @@ fn one(client: &mut Client, typed: &[u8], is_terminal: bool) -> Result<Next, Err
     }
     let arguments = words.into_iter().map(OsString::from_vec);
     match Typed::try_parse_from(arguments) {
-        Ok(typed) => Ok(Next::Line(typed.command.run(client))),
+        Ok(typed) => {
+            let mut client = shared.borrow_mut();
+            let exit = interruptible(&mut client, |client| typed.command.run(client));
+            Ok(Next::Line(exit))
+        }
         Err(error) => {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
@@ -225,6 +223,20 @@ fn cd(client: &mut Client, words: &[Vec<u8>]) -> Result<(), Error> {
     let now = c.cwd()?;
     client.remember_directory(now);
     Ok(())
+}
+
+fn lcd(words: &[Vec<u8>]) -> Result<(), Error> {
+    let path = match words {
+        [] => std::env::var_os("HOME").unwrap_or_default().into(),
+        [path] => path_of(path),
+        _ => {
+            return Err(Error::usage(
+                "lcd takes one directory; quote a name with spaces",
+            ));
+        }
+    };
+    let what = || format!("cannot change to {}", shown(bytes_of(path.as_os_str())));
+    std::env::set_current_dir(&path).map_err(|e| Error::local(&e).about(what()))
 }
 
 /// Splits a line into words: at blanks, with `"`, `'` and a backslash as in a shell.
@@ -299,25 +311,6 @@ mod tests {
         ));
         assert!(parse(&["nonsense"]).is_err());
         assert!(parse(&["mkdir"]).is_err());
-    }
-
-    #[test]
-    fn a_long_line_is_one_line() {
-        let mut input = vec![b'x'; LINE_BYTES_MAX];
-        input.extend_from_slice(b"\nls\r\n\n");
-        input.extend(vec![b'y'; 3 * LINE_BYTES_MAX]);
-        input.extend_from_slice(b" rm z\npwd");
-        // Whatever arrives together.
-        for size in [7, 8192, input.len()] {
-            let mut lines = io::BufReader::with_capacity(size, &*input);
-            let mut next = || line_of(&mut lines).map_err(|e| e.exit);
-            assert_eq!(next(), Ok(Some(vec![b'x'; LINE_BYTES_MAX])));
-            assert_eq!(next(), Ok(Some(b"ls".to_vec())));
-            assert_eq!(next(), Ok(Some(Vec::new())));
-            assert_eq!(next(), Err(Exit::Usage));
-            assert_eq!(next(), Ok(Some(b"pwd".to_vec())));
-            assert_eq!(next(), Ok(None));
-        }
     }
 
     #[test]

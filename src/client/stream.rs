@@ -7,17 +7,19 @@ mod sealed;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustls::client::UnbufferedClientConnection;
 
+use super::interrupt;
 use sealed::{End, Tls};
 
 /// A socket, perhaps with TLS on it.
 pub struct Stream {
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     tls: Option<Box<Tls>>,
 }
 
@@ -35,6 +37,8 @@ pub enum NoTls {
 impl Stream {
     /// A connection in clear.
     pub fn new(socket: TcpStream) -> Stream {
+        let socket = Arc::new(socket);
+        interrupt::add(&socket);
         Stream { socket, tls: None }
     }
 
@@ -113,7 +117,7 @@ impl Stream {
     /// Those of the socket; [`ErrorKind::Interrupted`] also when what came holds no content.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
-            return self.socket.read(buffer);
+            return (&*self.socket).read(buffer);
         };
         if tls.is_drained() && tls.end().is_none() {
             tls.fill(&self.socket)?;
@@ -137,7 +141,7 @@ impl Stream {
     /// Those of the socket; then nothing was sent, but some may have been taken.
     pub fn push(&mut self, rest: &mut &[u8]) -> io::Result<()> {
         let Some(tls) = &mut self.tls else {
-            let n = self.socket.write(rest)?;
+            let n = (&*self.socket).write(rest)?;
             *rest = &rest[n..];
             return Ok(());
         };

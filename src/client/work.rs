@@ -19,7 +19,7 @@ use super::error::{Error, Exit};
 use super::options::Options;
 use super::plan::{Item, Plan};
 use super::report::{Deed, Report};
-use super::{fetch, send};
+use super::{fetch, interrupt, send};
 
 /// The longest pause before another attempt.
 const PAUSE_S_MAX: u64 = 30;
@@ -396,7 +396,8 @@ impl Retry {
         if had_progress {
             *self = Retry::new(self.most);
         }
-        let heals = matches!(error.exit, Exit::Broken | Exit::CannotConnect);
+        let heals =
+            matches!(error.exit, Exit::Broken | Exit::CannotConnect) && !interrupt::is_set();
         let said = error.to_string();
         if !heals {
             return Err(error);
@@ -413,7 +414,7 @@ impl Retry {
         client.hang_up();
         let pause_s = self.pause_s;
         report.mention(format_args!("{said}; trying again in {pause_s} s"));
-        std::thread::sleep(Duration::from_secs(pause_s));
+        interrupt::pause(Duration::from_secs(pause_s));
         self.pause_s = (pause_s * 2).min(PAUSE_S_MAX);
         Ok(())
     }

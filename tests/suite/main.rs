@@ -21,6 +21,7 @@ mod haul_with_others;
 mod interrupted;
 mod limits;
 mod logins;
+mod prompt;
 mod protocol;
 mod reactor;
 mod real_clients;
