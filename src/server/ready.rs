@@ -11,9 +11,6 @@ use super::{Id, Server};
 /// at all sockets, which costs a few microseconds.
 const MOVING_TIME: Duration = Duration::from_micros(200);
 
-/// The same for those who talk: what they say may begin a transfer, and its first bytes move at once.
-const TALKING_TIME: Duration = Duration::from_millis(1);
-
 /// Connections that have something to do, each once.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
@@ -28,16 +25,13 @@ impl Ready {
 }
 
 impl Server {
-    /// One turn for each connection that only talks, and then for those that move bytes, as many of both
-    /// as time allows. Those that have more to do afterwards, or had none, come in the next.
+    /// One turn for each connection that only talks, and then for those that move bytes, as many as
+    /// time allows. Those that have more to do afterwards, or had none, come in the next.
     pub(super) fn serve_ready(&mut self) {
         let begin = Instant::now();
         for _ in 0..self.ready.talking.len() {
             if let Some(id) = self.ready.talking.pop_front() {
                 self.serve(id);
-            }
-            if begin.elapsed() >= TALKING_TIME {
-                break;
             }
         }
         if self.ready.moving.is_empty() {

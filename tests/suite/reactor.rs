@@ -365,13 +365,24 @@ fn many_transfers_do_not_come_between_a_question_and_its_answer() {
         &["sendfile:delay_enter=3000"],
     );
     let server = &traced.server;
-    let content = bytes(11, MIB);
+    let content = bytes(11, 8 * MIB);
     fs::write(server.path("f"), &content).expect("writing");
+    // One begins behind the other: the first bytes move in the turn in which they were asked for.
+    let downloads = (0..DOWNLOADS).map(|_| {
+        let mut session = Control::login(server.addr());
+        let data = session.epsv();
+        assert_eq!(session.command("RETR f").code, 150);
+        (session, data)
+    });
+    let downloads: Vec<_> = downloads.collect();
     thread::scope(|scope| {
-        for _ in 0..DOWNLOADS {
-            scope.spawn(|| {
-                let mut session = Control::login(server.addr());
-                assert_same(&session.fetch("RETR f").0, &content, "RETR");
+        for (mut session, mut data) in downloads {
+            let content = &content;
+            scope.spawn(move || {
+                let mut got = Vec::new();
+                data.read_to_end(&mut got).expect("reading");
+                assert_same(&got, content, "RETR");
+                assert_eq!(session.reply().code, 226);
                 session.quit();
             });
         }
