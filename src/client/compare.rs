@@ -1,7 +1,7 @@
 //! Two trees, and what makes the second like the first. Values only: nothing here looks at a file or
 //! asks a server.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::proto::facts::Kind;
 
@@ -88,6 +88,46 @@ pub fn compare(from: &Found, to: &Found, times: Times, deletes: bool) -> Changes
     changes
 }
 
+/// Directories on both sides whose time is another, or will be when the changes are made; each
+/// before what is in it.
+pub fn restamped<'a>(
+    from: &'a Found,
+    to: &Found,
+    changes: &Changes,
+    times: Times,
+) -> Vec<&'a Entry> {
+    if times.is_upload && !times.are_kept {
+        return Vec::new();
+    }
+    let copied = changes.copy.iter().map(|&at| &*from.entries[at].path);
+    let cleared = changes.clear.iter().chain(&changes.remove);
+    let removed = cleared.map(|&at| &*to.entries[at].path);
+    let touched: HashSet<&[u8]> = copied.chain(removed).map(above).collect();
+    let there = places(to);
+    let is_wanted = |entry: &&Entry| {
+        let other = match entry.path.is_empty() {
+            true => to.top.as_ref(),
+            false => there.get(&*entry.path).map(|&at| &to.entries[at]),
+        };
+        let is_touched = touched.contains(&*entry.path);
+        match other {
+            Some(other) if entry.kind == Kind::Dir && other.kind == Kind::Dir => {
+                is_touched || !is_same_time(entry, other, times)
+            }
+            // What is not there is made with its time, but for the directory that was named.
+            _ => entry.path.is_empty(),
+        }
+    };
+    let of_both = from.top.iter().chain(&from.entries).filter(is_wanted);
+    of_both.collect()
+}
+
+/// The directory that a name is in.
+fn above(path: &[u8]) -> &[u8] {
+    let end = memchr::memrchr(b'/', path).unwrap_or(0);
+    &path[..end]
+}
+
 fn places(found: &Found) -> HashMap<&[u8], usize> {
     let entries = found.entries.iter().enumerate();
     entries.map(|(at, entry)| (&*entry.path, at)).collect()
@@ -159,6 +199,51 @@ mod tests {
         assert_eq!(changes.remove, [5, 4]);
         assert!(compare(&from, &to, EXACT, false).remove.is_empty());
         assert!(compare(&from, &from, EXACT, true).copy.is_empty());
+    }
+
+    #[test]
+    fn directories_get_their_times_again_when_they_were_changed_or_are_about_to_be() {
+        use Kind::{Dir, File};
+        let mut from = found(&[
+            ("a", Dir, 0, 5),
+            ("a/new", File, 1, 1),
+            ("b", Dir, 0, 5),
+            ("b/deep", Dir, 0, 5),
+            ("c", Dir, 0, 6),
+            ("d", Dir, 0, 5),
+            ("e", Dir, 0, 5),
+        ]);
+        let mut to = found(&[
+            ("a", Dir, 0, 5),
+            ("b", Dir, 0, 5),
+            ("b/deep", Dir, 0, 5),
+            ("b/deep/old", File, 1, 1),
+            ("c", Dir, 0, 5),
+            ("d", Dir, 0, 5),
+        ]);
+        let named = |from: &Found, to: &Found, times, deletes| {
+            let changes = compare(from, to, times, deletes);
+            let dirs = restamped(from, to, &changes, times);
+            let name = |entry: &&Entry| String::from_utf8(entry.path.to_vec()).unwrap();
+            dirs.iter().map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&from, &to, EXACT, true), ["a", "b/deep", "c"]);
+        assert_eq!(named(&from, &to, EXACT, false), ["a", "c"]);
+        let top = found(&[("", Dir, 0, 5)]).entries.pop();
+        from.top = top.clone();
+        assert_eq!(named(&from, &Found::default(), EXACT, true), [""]);
+        to.top = top;
+        assert_eq!(
+            named(&from, &to, EXACT, false),
+            ["", "a", "c"],
+            "e is new in it"
+        );
+        assert!(named(&to, &to, EXACT, true).is_empty());
+        let keeps_none = Times {
+            are_kept: false,
+            ..EXACT
+        };
+        assert!(named(&from, &to, keeps_none, true).is_empty());
     }
 
     #[test]

@@ -9,7 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, mkdirat, openat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fchmod, fstat, futimens,
+    mkdirat, openat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::error::{Error, Exit, shown};
@@ -135,6 +138,27 @@ impl Dir {
     /// Those of the system.
     pub fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&*self.fd, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Gives the directory itself its permission bits and its time of last modification.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn stamp(&self, modify_s: Option<i64>, mode: Option<u32>) -> io::Result<()> {
+        if let Some(mode) = mode {
+            // What a directory hands down (set-group-ID, sticky) is not the server's to say.
+            let kept = fstat(&*self.fd)?.st_mode & 0o7000;
+            fchmod(&*self.fd, Mode::from_raw_mode(kept | mode & 0o777))?;
+        }
+        if let Some(tv_sec) = modify_s {
+            let moment = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
+            let times = Timestamps {
+                last_access: moment(0, UTIME_OMIT),
+                last_modification: moment(tv_sec, 0),
+            };
+            futimens(&*self.fd, &times)?;
+        }
+        Ok(())
     }
 
     /// The names in it, but for `.` and `..`.

@@ -19,7 +19,7 @@ use super::plan::{Item, Plan};
 use super::report::{Deed, Report};
 use super::upload::split_target;
 use super::work::{Way, Work, retried};
-use super::{Client, glob, listing, scan, transfer};
+use super::{Client, glob, listing, scan, stamp, transfer};
 
 /// Arguments of `download`.
 #[derive(Debug, Args)]
@@ -98,12 +98,14 @@ impl Download {
         for (from, error) in failed {
             report.failed(deed("download", from, None), error);
         }
+        let target = Dir::open(base)?;
         let way = Way::Down {
-            target: Dir::open(base)?,
+            target: target.clone(),
             shown: shown_base.to_vec(),
             replaces: self.force,
         };
         carry_out(client, &mut plan, way, &self.options, &report)?;
+        stamp::here(&plan, &target, shown_base, &report);
         report.finish("downloaded")
     }
 
@@ -172,8 +174,8 @@ impl Download {
             });
             return Ok(());
         }
-        plan.dirs.push((pair, Box::default()));
         let found = retried(client, report, |c| scan::remote(c, remote, filter, report))?;
+        plan.add_top(pair, found.top);
         for entry in found.entries {
             add(plan, pair, entry, self.copy_links, report);
         }

@@ -55,6 +55,7 @@ pub mod scan;
 pub mod send;
 pub mod server;
 pub mod show;
+mod stamp;
 pub mod stream;
 pub mod sync;
 pub mod tls;

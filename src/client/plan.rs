@@ -34,6 +34,20 @@ pub struct Item {
     pub is_sized: bool,
 }
 
+/// What a directory gets when everything below it is done: what is made or removed in a directory
+/// changes its time.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    /// Which pair.
+    pub pair: u32,
+    /// Below it; empty: the pair itself.
+    pub path: Box<[u8]>,
+    /// Last modification, if it is known.
+    pub modify_s: Option<i64>,
+    /// Permission bits, if they are to be kept.
+    pub mode: Option<u32>,
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -41,6 +55,8 @@ pub struct Plan {
     pub pairs: Vec<Pair>,
     /// Directories to be made, each before what is in it.
     pub dirs: Vec<(u32, Box<[u8]>)>,
+    /// Directories that get their times, each before what is in it.
+    pub stamps: Vec<Stamp>,
     /// Files to be moved.
     pub files: Vec<Item>,
     /// Links to be made, and where they point.
@@ -57,10 +73,26 @@ impl Plan {
         u32::try_from(self.pairs.len() - 1).unwrap_or(u32::MAX)
     }
 
+    /// Adds the directory that a pair is, of which `found` is known.
+    pub fn add_top(&mut self, pair: u32, found: Option<Entry>) {
+        match found {
+            Some(entry) => self.add(pair, entry, true),
+            None => self.dirs.push((pair, Box::default())),
+        }
+    }
+
     /// Adds one entry of a tree below a pair.
     pub fn add(&mut self, pair: u32, entry: Entry, follows: bool) {
         match (entry.kind, entry.target) {
-            (Kind::Dir, _) => self.dirs.push((pair, entry.path)),
+            (Kind::Dir, _) => {
+                self.stamps.push(Stamp {
+                    pair,
+                    path: entry.path.clone(),
+                    modify_s: entry.modify_s,
+                    mode: entry.mode,
+                });
+                self.dirs.push((pair, entry.path));
+            }
             (Kind::Link, Some(target)) if !follows => self.links.push((pair, entry.path, target)),
             _ => self.files.push(Item {
                 pair,

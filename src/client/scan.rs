@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use crate::proto::facts::Kind;
+use crate::proto::facts::{Kind, Listed};
 
 use super::connection::Connection;
 use super::error::{Error, Exit, shown};
@@ -42,7 +42,9 @@ pub struct Entry {
 /// What was found below a directory, each directory before what is in it.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// All of it.
+    /// The directory itself, with an empty path; `None`: nothing is known of it.
+    pub top: Option<Entry>,
+    /// All that is in it.
     pub entries: Vec<Entry>,
     /// Directories of which something was not seen.
     pub incomplete: HashSet<Box<[u8]>>,
@@ -80,8 +82,9 @@ pub fn local(root: &Path, filter: &Filter, follows: bool, report: &Report) -> Fo
         true => root.to_owned(),
         false => root.join(path_of(path)),
     };
-    if let (true, Ok(meta)) = (follows, fs::metadata(root)) {
+    if let Ok(meta) = fs::metadata(root) {
         seen.insert((meta.dev(), meta.ino()));
+        found.top = Some(entry_of(Box::default(), &meta));
     }
     let shown_path = |path: &[u8]| shown(whole(path).as_os_str().as_bytes());
     while let Some(dir) = pending.pop() {
@@ -122,8 +125,7 @@ pub fn local(root: &Path, filter: &Filter, follows: bool, report: &Report) -> Fo
             if !filter.takes(&path, meta.is_dir()) {
                 continue;
             }
-            let kind = kind_of(&meta);
-            if kind == Kind::Dir {
+            if meta.is_dir() {
                 if follows && !seen.insert((meta.dev(), meta.ino())) {
                     let path = shown_path(&path);
                     report.mention(format_args!(
@@ -133,19 +135,23 @@ pub fn local(root: &Path, filter: &Filter, follows: bool, report: &Report) -> Fo
                 }
                 pending.push(path.clone());
             }
-            found.entries.push(Entry {
-                path,
-                kind,
-                bytes: Some(meta.len()),
-                modify_s: Some(meta.mtime()),
-                mode: Some(meta.permissions().mode() & 0o777),
-                target: None,
-            });
+            found.entries.push(entry_of(path, &meta));
         }
         // What was found first is looked into first.
         pending[first..].reverse();
     }
     found
+}
+
+fn entry_of(path: Box<[u8]>, meta: &Metadata) -> Entry {
+    Entry {
+        path,
+        kind: kind_of(meta),
+        bytes: Some(meta.len()),
+        modify_s: Some(meta.mtime()),
+        mode: Some(meta.permissions().mode() & 0o777),
+        target: None,
+    }
 }
 
 fn kind_of(meta: &Metadata) -> Kind {
@@ -154,6 +160,17 @@ fn kind_of(meta: &Metadata) -> Kind {
         it if it.is_file() => Kind::File,
         it if it.is_symlink() => Kind::Link,
         _ => Kind::Other,
+    }
+}
+
+fn entry(path: Box<[u8]>, listed: Listed) -> Entry {
+    Entry {
+        path,
+        kind: listed.kind.unwrap_or(Kind::Other),
+        bytes: listed.size,
+        modify_s: listed.modify_s,
+        mode: listed.mode,
+        target: listed.target.map(Into::into),
     }
 }
 
@@ -171,40 +188,42 @@ pub fn remote(
     let mut bytes = 0;
     let mut names_bad = 0;
     listing::tell_modes(c)?;
+    if c.features.mlst {
+        let path = if path.is_empty() { b"." } else { path };
+        match listing::stat(c, path) {
+            Err(error) if c.is_lost() => return Err(error),
+            // Its time is not kept then; whether it can be read is found out below.
+            Err(_) => {}
+            Ok(top) => found.top = top.map(|top| entry(Box::default(), top)),
+        }
+    }
     let path = Some(path).filter(|path| !path.is_empty());
-    let missed = listing::tree(c, path, &mut |entry| {
-        if !entry.name.split(|&b| b == b'/').all(is_plain_name) || entry.name.contains(&b'\n') {
+    let missed = listing::tree(c, path, &mut |mut listed| {
+        let name = std::mem::take(&mut listed.name);
+        if !name.split(|&b| b == b'/').all(is_plain_name) || name.contains(&b'\n') {
             names_bad += 1;
             report.wrong(Error::new(
                 Exit::Local,
                 format!(
                     "skipped {}: such a name could lead out of the directory",
-                    shown(&entry.name)
+                    shown(&name)
                 ),
             ));
             return Ok(());
         }
-        let kind = entry.kind.unwrap_or(Kind::Other);
-        if entry.incomplete {
-            found.incomplete.insert(entry.name.clone().into());
+        if listed.incomplete {
+            found.incomplete.insert(name.clone().into());
         }
-        if !filter.takes_whole(&entry.name, kind == Kind::Dir) {
+        if !filter.takes_whole(&name, listed.kind == Some(Kind::Dir)) {
             return Ok(());
         }
-        bytes += size_of::<Entry>() + entry.name.len();
+        bytes += size_of::<Entry>() + name.len();
         if bytes > LISTED_BYTES_MAX {
             return Err(Error::broken(
                 "this tree is too large to remember, more than 2 GiB of names; take its parts",
             ));
         }
-        found.entries.push(Entry {
-            path: entry.name.into(),
-            kind,
-            bytes: entry.size,
-            modify_s: entry.modify_s,
-            mode: entry.mode,
-            target: entry.target.map(Into::into),
-        });
+        found.entries.push(entry(name.into(), listed));
         Ok(())
     })?;
     found.hides_dots = !c.features.tree && !c.features.mlst && c.lists_all != Some(true);

@@ -13,19 +13,19 @@ use clap::Args;
 
 use crate::proto::facts::Kind;
 
-use super::compare::{Changes, Times, compare};
+use super::compare::{Changes, Times, compare, restamped};
 use super::connection::Connection;
 use super::dir::Dir;
 use super::error::{Error, Exit, shown};
 use super::filter::{Filter, Patterns};
 use super::local::{bytes_of, joined, last_component, path_of};
 use super::options::Options;
-use super::plan::Plan;
+use super::plan::{Plan, Stamp};
 use super::report::{Deed, Report};
 use super::scan::{self, Found};
 use super::server::{one_line, percent_decoded};
 use super::work::{Way, retried};
-use super::{Client, digest, download, listing, local, remote, upload};
+use super::{Client, digest, download, listing, local, remote, stamp, upload};
 
 /// Arguments of `sync`.
 #[derive(Debug, Args)]
@@ -142,6 +142,7 @@ impl Synchronize {
         if is_new && !to.is_empty() {
             plan.dirs.push((pair, Box::default()));
         }
+        plan.stamps = stamps(pair, &here, &there, &changes, times);
         for &at in &changes.copy {
             let entry = &here.entries[at];
             match entry.kind {
@@ -168,6 +169,7 @@ impl Synchronize {
         };
         upload::carry_out(client, &plan, way, &self.options, &report)?;
         self.remove_there(client, &gone, &report)?;
+        stamp::there(client, &plan, &report)?;
         report.finish("uploaded")
     }
 
@@ -210,6 +212,7 @@ impl Synchronize {
         }
         let mut plan = Plan::default();
         let pair = plan.pair(Vec::new(), from.to_vec());
+        plan.stamps = stamps(pair, &there, &here, &changes, times);
         for &at in &changes.copy {
             let entry = there.entries[at].clone();
             download::add(&mut plan, pair, entry, self.copy_links, &report);
@@ -241,6 +244,7 @@ impl Synchronize {
         };
         download::carry_out(client, &mut plan, way, &self.options, &report)?;
         remove_here(&target, shown_to, &gone, &report);
+        stamp::here(&plan, &target, shown_to, &report);
         report.finish("downloaded")
     }
 
@@ -419,6 +423,20 @@ impl Synchronize {
             })
         })
     }
+}
+
+/// Directories that are on both sides and get the time of the first. Their permissions stay.
+fn stamps(pair: u32, from: &Found, to: &Found, changes: &Changes, times: Times) -> Vec<Stamp> {
+    let stamp = |entry: &scan::Entry| Stamp {
+        pair,
+        path: entry.path.clone(),
+        modify_s: entry.modify_s,
+        mode: None,
+    };
+    restamped(from, to, changes, times)
+        .into_iter()
+        .map(stamp)
+        .collect()
 }
 
 fn is_directory(path: &Path) -> Result<(), Error> {

@@ -19,7 +19,7 @@ use super::report::{Deed, Report};
 use super::scan;
 use super::server::one_line;
 use super::work::{Way, Work, retried};
-use super::{Client, glob, listing, remote, transfer};
+use super::{Client, glob, listing, remote, stamp, transfer};
 
 /// Arguments of `upload`.
 #[derive(Debug, Args)]
@@ -104,11 +104,11 @@ impl Upload {
                 Ok((remote, Kindred::Directory)) => {
                     let has_name = !remote.is_empty();
                     let pair = plan.pair(bytes.to_vec(), remote);
-                    if has_name {
-                        plan.dirs.push((pair, Box::default()));
-                    }
                     let root = Path::new(source);
                     let found = scan::local(root, &filter, self.copy_links, &report);
+                    if has_name {
+                        plan.add_top(pair, found.top);
+                    }
                     for entry in found.entries {
                         match entry.kind {
                             Kind::Link | Kind::Other => skip(&report, root, &entry),
@@ -136,6 +136,7 @@ impl Upload {
             follows: self.copy_links,
         };
         carry_out(client, &plan, way, &self.options, &report)?;
+        stamp::there(client, &plan, &report)?;
         report.finish("uploaded")
     }
 
