@@ -5,7 +5,7 @@
 //! bytes that were already read.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::proto::line::LINE_BYTES_MAX;
@@ -17,7 +17,7 @@ use super::keep::Keeps;
 use super::reply::{Features, Line, Reply};
 use super::server::{Server, one_line};
 use super::stream::Stream;
-use super::{Settings, auth, tls};
+use super::{Settings, auth, connect, tls};
 
 /// The longest reply line, its end included.
 const REPLY_LINE_BYTES_MAX: usize = 8192;
@@ -66,7 +66,7 @@ impl Connection {
     pub fn open(server: &Server, settings: &Settings) -> Result<Connection, Error> {
         let connect = || {
             let timeout = settings.timeout;
-            let stream = tcp(server, timeout)?;
+            let stream = connect::to_host(&server.host, server.port, timeout)?;
             let mut connection = Connection::over(stream, timeout, settings.verbose)?;
             if server.implicit_tls {
                 connection.begin_tls(tls::Session::new(server, &settings.trust)?)?;
@@ -554,33 +554,6 @@ pub fn timed_out(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
     )
-}
-
-/// Tries the server's addresses in turn; together they get `timeout`.
-fn tcp(server: &Server, timeout: Duration) -> Result<TcpStream, Error> {
-    let addresses: Vec<SocketAddr> = (server.host.as_str(), server.port)
-        .to_socket_addrs()
-        .map_err(|_| Error::broken("there is no such host; check the name in --server"))?
-        .collect();
-    let deadline = Instant::now() + timeout;
-    let mut last = Error::broken("the name has no address");
-    for (at, address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / (addresses.len() - at) as u32;
-        match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
-            Ok(stream) => return Ok(stream),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                last = Error::broken(
-                    "nothing listens there; is the server running, and are host and port right?",
-                );
-            }
-            Err(e) if timed_out(&e) => {
-                last = Error::broken(format!("no answer for {} s (--timeout)", timeout.as_secs()));
-            }
-            Err(e) => last = Error::broken(plain(&e)),
-        }
-    }
-    Err(last)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! control connection goes to, and not to a port of the system's services.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::proto::addr::{parse_epsv, parse_pasv};
@@ -13,7 +13,7 @@ use super::connection::{Connection, timed_out};
 use super::error::{Error, Exit, plain};
 use super::reply::Reply;
 use super::stream::{NoTls, Stream};
-use super::{auth, tls};
+use super::{auth, connect, tls};
 
 /// How long a write may block before the control connection is looked at again.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
@@ -33,7 +33,7 @@ pub fn open(c: &mut Connection) -> Result<Stream, Error> {
         )));
     }
     let address = SocketAddr::new(c.peer(), port);
-    let data = TcpStream::connect_timeout(&address, c.timeout())
+    let data = connect::to(address, c.timeout())
         .and_then(|data| {
             data.set_read_timeout(Some(c.timeout()))?;
             Ok(data)

@@ -2,21 +2,21 @@
 //!
 //! In reading order: [`error`] is what can go wrong, with the exit codes; [`server`] the address,
 //! [`bookmarks`] and [`netrc`] what the user has written down of servers;
-//! [`connection`] the control connection and [`reply`] what comes back on it; [`auth`] when it goes
+//! [`connect`] how it is reached, [`connection`] the control connection and [`reply`] what comes back on it; [`auth`] when it goes
 //! inside TLS, which is [`tls`], [`trust`] with which servers, and [`known_hosts`] what is remembered
 //! of them; [`data`] the second connection, where it must be, and [`stream`] what both are;
 //! [`transfer`] one file in either direction, [`resume`] a large one that broke off, [`pipeline`] many
 //! small ones; [`digest`] and [`keep`] what is compared and kept of them; [`listing`] directories;
 //! [`local`] the files of this machine, [`dir`] and [`incoming`] where downloads go, and
 //! [`interrupt`] what signals do to them; [`glob`] patterns in names, [`scan`], [`filter`] and [`compare`] whole trees, [`plan`]
-//! what is to be moved, [`work`] with [`send`] and [`fetch`] who moves it, and [`remote`] the
-//! directories there; [`report`] what is told of it and [`progress`] the bars; [`commands`],
+//! what is to be moved, [`work`] with [`send`] and [`fetch`] who moves it, [`remote`] the
+//! directories there and [`stamp`] their times; [`report`] what is told of it and [`progress`] the bars; [`commands`],
 //! [`upload`], [`download`] and [`sync`] what the user can ask for and [`show`] the listings for people;
 //! [`prompt`] the same line by line, [`lines`] where these come from, and [`completion`] what Tab offers.
 //!
 //! It knows the wire format (`proto`) and nothing of how `hauld` works inside. It has no
-//! event loop; threads are for parallel connections, and one waits for signals: each wait is one
-//! blocking call with a timeout. It believes a server nothing
+//! event loop; threads are for parallel connections and attempts to connect, and one waits for signals: each wait
+//! is a blocking call with a timeout. It believes a server nothing
 //! that it can check, and it prints nothing of what a server says without escaping it.
 
 pub mod auth;
@@ -24,6 +24,7 @@ pub mod bookmarks;
 pub mod commands;
 pub mod compare;
 pub mod completion;
+pub mod connect;
 pub mod connection;
 pub mod data;
 pub mod digest;
@@ -55,7 +56,7 @@ pub mod scan;
 pub mod send;
 pub mod server;
 pub mod show;
-mod stamp;
+pub mod stamp;
 pub mod stream;
 pub mod sync;
 pub mod tls;
