@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import sys
 import time
 
@@ -98,5 +99,44 @@ with open(os.path.join(directory, "begun"), "rb") as begun:
 prompt.type("\x03")
 prompt.expect("haul: interrupted")
 prompt.do("mkdir here\r", "")
+prompt.do("quit\r", "")
+assert prompt.ended() == 0
+
+# Ctrl-C ends the wait for a server that does not answer any more: its queue is full.
+listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+port = listener.getsockname()[1]
+prompt = Prompt(f"127.0.0.1:{port}")
+accepted, _ = listener.accept()
+with accepted, accepted.makefile("rw", newline="\r\n") as dialogue:
+    for reply in ["220 ready", "230 in", "502 no FEAT"]:
+        print(reply, file=dialogue, flush=True)
+        if reply[0] == "2":
+            dialogue.readline()
+    prompt.expect("haul> ")
+queued = []
+while True:
+    queued.append(socket.socket())
+    queued[-1].settimeout(0.3)
+    try:
+        queued[-1].connect(("127.0.0.1", port))
+    except TimeoutError:
+        queued.pop().close()
+        break
+
+
+def is_connecting():
+    with open("/proc/net/tcp") as table:
+        fields = (line.split() for line in table)
+        return any(it[2].endswith(f":{port:04X}") and it[3] == "02" for it in fields)
+
+
+prompt.type("ls\r")
+deadline = time.monotonic() + PATIENCE_S
+while not is_connecting():
+    if time.monotonic() > deadline:
+        prompt.end_with("it does not connect")
+    time.sleep(0.01)
+prompt.type("\x03")
+prompt.expect("haul: interrupted")
 prompt.do("quit\r", "")
 assert prompt.ended() == 0
