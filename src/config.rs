@@ -41,6 +41,8 @@ pub struct Config {
     pub run_as: Option<RunAs>,
     /// Whether the process puts all other files out of its own reach, where the kernel can.
     pub landlock: bool,
+    /// Processes that serve.
+    pub workers: usize,
     /// How much of everything.
     pub limits: Limits,
 }
@@ -243,6 +245,7 @@ impl Default for Config {
             transfer_log: None,
             run_as: None,
             landlock: true,
+            workers: 1,
             limits: Limits::default(),
         }
     }

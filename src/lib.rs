@@ -11,12 +11,14 @@
 //! | [`storage`] | files below one directory that cannot be left | who asks, and how |
 //! | [`accounts`] | who gets in, and who may do what | verbs, sockets, threads, the files that are served |
 //! | [`server`] | the I/O shell: one mio reactor, a slab of connections, TLS, timers, background threads | verbs |
+//! | [`workers`] | what several server processes tell each other | who they are |
 //! | [`client`] | the blocking client behind `haul` | everything of the server |
 //! | [`mod@bench`] | the load generator behind `haul bench`: any number of sessions on one thread | everything of the server |
 //! | [`config`], [`logging`] | limits with their reasons; a log that cannot block | |
 //! | [`text`], [`fingerprint`], [`shell`] | values on command lines, completions and manual pages, for both programs | |
 //!
-//! `bin/hauld` turns arguments into a [`config::Config`] and runs a [`server::Server`]; `bin/haul`
+//! `bin/hauld` turns arguments into a [`config::Config`] and runs a [`server::Server`], or a parent of
+//! several that do; `bin/haul`
 //! turns arguments into calls of [`client`], or of [`mod@bench`].
 //!
 //! # One command, from wire to wire
@@ -59,3 +61,4 @@ pub mod session;
 pub mod shell;
 pub mod storage;
 pub mod text;
+pub mod workers;

@@ -37,6 +37,7 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// A log that keeps its lines until [`Waiting::start`].
 #[derive(Debug)]
 pub struct Waiting {
+    name: String,
     level: LevelFilter,
     transfers: Option<Transfers>,
     queue: Receiver<Message>,
@@ -45,11 +46,15 @@ pub struct Waiting {
 /// Makes this the log of the process. It has no thread yet: a process gives up its rights before it
 /// has threads that could keep them, and has something to say about that.
 ///
-/// Transfers are written to the file `transfers`.
+/// Lines bear the name of the process. Transfers are written to the file `transfers`.
 ///
 /// # Errors
 /// A sentence: that file cannot be written, or there is a log already.
-pub fn prepare(level: LevelFilter, transfers: Option<&Path>) -> Result<Waiting, String> {
+pub fn prepare(
+    name: String,
+    level: LevelFilter,
+    transfers: Option<&Path>,
+) -> Result<Waiting, String> {
     let transfers = transfers.map(Transfers::open).transpose()?;
     let (lines, queue) = sync_channel(QUEUE_LINES);
     let log = Queue {
@@ -65,6 +70,7 @@ pub fn prepare(level: LevelFilter, transfers: Option<&Path>) -> Result<Waiting, 
     };
     log::set_max_level(level.max(least));
     Ok(Waiting {
+        name,
         level,
         transfers,
         queue,
@@ -78,6 +84,7 @@ impl Waiting {
     /// The system has no thread to give.
     pub fn start(self) -> io::Result<()> {
         let Waiting {
+            name,
             level,
             mut transfers,
             queue,
@@ -85,12 +92,13 @@ impl Waiting {
         let writer = SimpleLogger::new().with_level(level).with_utc_timestamps();
         thread::Builder::new()
             .name("log".into())
-            .spawn(move || write_lines(&writer, transfers.as_mut(), &queue))?;
+            .spawn(move || write_lines(&name, &writer, transfers.as_mut(), &queue))?;
         Ok(())
     }
 }
 
 fn write_lines(
+    name: &str,
     writer: &SimpleLogger,
     mut transfers: Option<&mut Transfers>,
     queue: &Receiver<Message>,
@@ -100,7 +108,7 @@ fn write_lines(
         writer.log(
             &record
                 .level(level)
-                .target("hauld")
+                .target(name)
                 .args(format_args!("{line}"))
                 .build(),
         );

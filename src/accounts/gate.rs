@@ -30,7 +30,7 @@ use std::time::Instant;
 
 use super::password::{Hash, Password};
 use super::recent::Recent;
-use super::throttle::Throttle;
+use super::throttle::{Throttle, short};
 use super::users::{User, Users};
 use crate::fingerprint::Fingerprint;
 
@@ -40,6 +40,19 @@ pub struct Gate {
     users: Users,
     recent: Recent,
     throttle: Throttle,
+    /// `None`: nobody wants to know.
+    outcomes: Option<Vec<Outcome>>,
+}
+
+/// What an attempt has changed in the counts of failures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Where from.
+    pub address: IpAddr,
+    /// With which name; cut where it is longer than any user's.
+    pub name: Box<[u8]>,
+    /// Whether the user got in.
+    pub right: bool,
 }
 
 /// What [`Gate::knock`] found.
@@ -99,7 +112,54 @@ impl Gate {
             users,
             recent: Recent::new()?,
             throttle: Throttle::new(now),
+            outcomes: None,
         })
+    }
+
+    /// From now on outcomes are noted for another gate: [`Gate::outcomes`] takes them out.
+    pub fn note_outcomes(&mut self) {
+        self.outcomes = Some(Vec::new());
+    }
+
+    /// What has come of attempts since the last call.
+    pub fn outcomes(&mut self) -> Vec<Outcome> {
+        self.outcomes.as_mut().map(mem::take).unwrap_or_default()
+    }
+
+    /// Counts what has come of an attempt at another gate.
+    pub fn happened(&mut self, outcome: &Outcome, now: Instant) {
+        let Outcome {
+            address,
+            name,
+            right,
+        } = outcome;
+        match right {
+            true => {
+                self.throttle.succeeded(*address, name);
+            }
+            false => self.throttle.failed(*address, name, now),
+        }
+    }
+
+    fn failed(&mut self, address: IpAddr, name: &[u8], now: Instant) {
+        self.throttle.failed(address, name, now);
+        self.note(address, name, false);
+    }
+
+    fn succeeded(&mut self, address: IpAddr, name: &[u8]) {
+        if self.throttle.succeeded(address, name) {
+            self.note(address, name, true);
+        }
+    }
+
+    fn note(&mut self, address: IpAddr, name: &[u8], right: bool) {
+        if let Some(outcomes) = &mut self.outcomes {
+            outcomes.push(Outcome {
+                address,
+                name: short(name),
+                right,
+            });
+        }
     }
 
     /// Somebody says who he is. `address` is where he comes from; `certificate` is the one whose
@@ -131,7 +191,7 @@ impl Gate {
             && user.may_come_from(address)
         {
             let user = user.clone();
-            self.throttle.succeeded(address, name);
+            self.succeeded(address, name);
             return Knock::Known(user);
         }
         let attempt = Attempt {
@@ -159,7 +219,7 @@ impl Gate {
         let user = current.filter(|user| right && user.hash == hash).cloned();
         let Some(user) = user else {
             if !right {
-                self.throttle.failed(attempt.address, &attempt.name, now);
+                self.failed(attempt.address, &attempt.name, now);
             }
             return Ok(None);
         };
@@ -167,7 +227,7 @@ impl Gate {
         if locked || !user.may_come_from(attempt.address) {
             return Ok(None);
         }
-        self.throttle.succeeded(attempt.address, &attempt.name);
+        self.succeeded(attempt.address, &attempt.name);
         let name = user.name.as_str();
         self.recent.remember(name, &hash, &attempt.password, now);
         Ok(Some(user))

@@ -66,8 +66,9 @@ impl Throttle {
 
     /// Notes that the user of that name came in from there: the pair's failures were typing errors.
     /// The address keeps its count, or whoever has an account could go on guessing others.
-    pub fn succeeded(&mut self, address: IpAddr, name: &[u8]) {
-        self.pairs.forget(&(counted(address), short(name)));
+    /// False: there were none.
+    pub fn succeeded(&mut self, address: IpAddr, name: &[u8]) -> bool {
+        self.pairs.forget(&(counted(address), short(name)))
     }
 
     /// Whether an attempt from `address` with that name is refused, whatever the password.
@@ -85,7 +86,7 @@ fn counted(address: IpAddr) -> IpAddr {
 }
 
 /// All names that are too long for a user count as one, and cost no more than a user's.
-fn short(name: &[u8]) -> Box<[u8]> {
+pub(super) fn short(name: &[u8]) -> Box<[u8]> {
     name.get(..=NAME_BYTES_MAX).unwrap_or(name).into()
 }
 
@@ -141,9 +142,9 @@ impl<K: Hash + Eq> Counts<K> {
         self.young.insert(key, count);
     }
 
-    fn forget(&mut self, key: &K) {
-        self.young.remove(key);
-        self.old.remove(key);
+    fn forget(&mut self, key: &K) -> bool {
+        let (young, old) = (self.young.remove(key), self.old.remove(key));
+        young.is_some() || old.is_some()
     }
 
     fn locked(&self, key: &K, now: Instant) -> bool {

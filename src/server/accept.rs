@@ -9,6 +9,7 @@ use mio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
 
 use super::conn::Conn;
+use super::siblings::Siblings;
 use super::{Id, Server, Shared, Socket, queue};
 use crate::session::Session;
 
@@ -62,10 +63,15 @@ impl Server {
         } = self.listeners[listener];
         let address = counted(peer.ip());
         let count = address.map_or(0, |address| {
-            self.per_address.get(&address).map_or(0, |n| *n)
+            let elsewhere = self.siblings.as_ref().map_or(0, |it| it.of(address));
+            self.per_address.get(&address).map_or(0, |n| *n) + elsewhere
         });
+        let elsewhere = self.siblings.as_ref().map_or(0, Siblings::sessions);
         let limits = &self.shared.world.config.limits;
-        if self.conns.len() >= self.sessions_max || count >= limits.sessions_per_address_max {
+        if self.conns.len() >= self.sessions_max
+            || self.conns.len() + elsewhere >= limits.sessions_max
+            || count >= limits.sessions_per_address_max
+        {
             // Who expects TLS understands no line in clear.
             if !implicit_tls {
                 refuse(stream, &mut self.shared);
@@ -102,6 +108,9 @@ impl Server {
         queue(&mut self.ready, conn);
         if let Some(address) = address {
             *self.per_address.entry(address).or_default() += 1;
+            if let Some(siblings) = &mut self.siblings {
+                siblings.changed(address);
+            }
         }
     }
 

@@ -1,8 +1,10 @@
-//! Listening sockets that were opened before this process: by systemd, from a `.socket` unit.
+//! Listening sockets that were opened before this process: by systemd, from a `.socket` unit, or by
+//! the parent of several workers.
 
 use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use listenfd::ListenFd;
 
@@ -19,6 +21,26 @@ pub struct Inherited {
     pub implicit_tls: bool,
 }
 
+impl Inherited {
+    /// A listening socket whoever it comes from.
+    ///
+    /// # Errors
+    /// As getsockname(2).
+    pub fn new(socket: TcpListener, implicit_tls: bool) -> io::Result<Inherited> {
+        Ok(Inherited {
+            address: socket.local_addr()?,
+            socket,
+            implicit_tls,
+        })
+    }
+}
+
+impl AsFd for Inherited {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 /// The sockets that `LISTEN_FDS` and `LISTEN_PID` tell of, with their names in `LISTEN_FDNAMES`.
 ///
 /// # Errors
@@ -31,11 +53,7 @@ pub fn inherited() -> io::Result<Vec<Inherited>> {
     for n in 0..descriptors.len() {
         let name = names.next().unwrap_or_default();
         if let Some(socket) = descriptors.take_tcp_listener(n)? {
-            sockets.push(Inherited {
-                address: socket.local_addr()?,
-                socket,
-                implicit_tls: name == IMPLICIT_TLS,
-            });
+            sockets.push(Inherited::new(socket, name == IMPLICIT_TLS)?);
         }
     }
     Ok(sockets)

@@ -26,6 +26,8 @@ mod pump;
 mod rate;
 mod reading;
 mod ready;
+pub mod shared;
+mod siblings;
 mod start;
 mod strangers;
 mod sweeper;
@@ -65,7 +67,8 @@ use pump::Tools;
 use rate::Rates;
 use reading::Readers;
 use ready::{Ready, queue};
-pub use start::{StartError, examine, raise_descriptor_limit, serves_users};
+use siblings::Siblings;
+pub use start::{StartError, examine, raise_descriptor_limit, serves_users, several_rule};
 use start::{load_users, warn_of_missing_homes};
 use strangers::Strangers;
 use sweeper::Sweeper;
@@ -109,6 +112,7 @@ enum Whose {
     Passive(usize),
     Wake,
     Signal,
+    Siblings,
 }
 
 /// Tokens from here on are not of clients: listeners, then passive ports, from their own bases.
@@ -116,12 +120,14 @@ const LISTENERS: usize = 1 << 60;
 const PASSIVE: usize = 1 << 61;
 const WAKE: Token = Token(usize::MAX - 1);
 const SIGNAL: Token = Token(usize::MAX - 2);
+const SIBLINGS: Token = Token(usize::MAX - 3);
 
 impl From<Token> for Whose {
     fn from(token: Token) -> Whose {
         match token {
             WAKE => Whose::Wake,
             SIGNAL => Whose::Signal,
+            SIBLINGS => Whose::Siblings,
             Token(n) if n >= PASSIVE => Whose::Passive(n - PASSIVE),
             Token(n) if n >= LISTENERS => Whose::Listener(n - LISTENERS),
             Token(n) if n & 1 == 1 => Whose::Client(n >> 1, Socket::Data),
@@ -235,6 +241,8 @@ pub struct Server {
     dead: Vec<usize>,
     counts: Counts,
     stopping: Stopping,
+    /// `None`: this is the only worker.
+    siblings: Option<Siblings>,
     shared: Shared,
 }
 
@@ -286,6 +294,7 @@ impl Server {
             self.expire();
             self.bury();
             self.settle_takeovers();
+            self.tell_siblings();
             match self.stopping {
                 Stopping::Now => return Ok(()),
                 Stopping::No => {}
@@ -326,6 +335,9 @@ impl Server {
             self.shared.lingering.next(),
             self.accept_retry,
             self.counts.next(self.shared.now),
+            self.siblings
+                .as_ref()
+                .and_then(|siblings| siblings.due(self.conns.len())),
             stop,
         ]
         .into_iter()
@@ -357,6 +369,7 @@ impl Server {
             }
             Whose::Wake => {}
             Whose::Signal => self.take_signals(),
+            Whose::Siblings => self.hear_siblings(),
         }
     }
 
@@ -368,29 +381,40 @@ impl Server {
                 // kills; so the upload fails with EFBIG, and that is all.
                 (SIGXFSZ, _) => {}
                 (SIGHUP, _) => self.reload(),
-                (_, Stopping::No) => {
-                    log::info!("stopping: {} sessions", self.conns.len());
-                    let drain = self.shared.world.config.limits.drain_timeout;
-                    self.stopping = Stopping::Draining(self.shared.now + drain);
-                    self.listeners.clear();
-                    self.tell_all(|conn, shared| conn.tell(Input::ShuttingDown, shared));
-                }
-                _ => {
-                    log::info!(
-                        "stopping at once: {} sessions are cut off",
-                        self.conns.len()
-                    );
-                    self.stopping = Stopping::Now;
-                }
+                (_, Stopping::No) => self.drain(),
+                _ => self.stop_now(),
             }
         }
+    }
+
+    /// Lets transfers end, once.
+    fn drain(&mut self) {
+        if !matches!(self.stopping, Stopping::No) {
+            return;
+        }
+        log::info!("stopping: {} sessions", self.conns.len());
+        let drain = self.shared.world.config.limits.drain_timeout;
+        self.stopping = Stopping::Draining(self.shared.now + drain);
+        self.listeners.clear();
+        if let Some(siblings) = &self.siblings {
+            siblings.leave();
+        }
+        self.tell_all(|conn, shared| conn.tell(Input::ShuttingDown, shared));
+    }
+
+    fn stop_now(&mut self) {
+        log::info!(
+            "stopping at once: {} sessions are cut off",
+            self.conns.len()
+        );
+        self.stopping = Stopping::Now;
     }
 
     /// SIGHUP. What is wrong leaves what was there in force.
     fn reload(&mut self) {
         let config = &self.shared.world.config;
         if let (Some(path), Some(passwords)) = (&config.users, &mut self.shared.passwords) {
-            match load_users(path) {
+            match load_users(path, config.workers) {
                 Ok(users) => {
                     log::info!("SIGHUP: {} users in {}", users.len(), path.display());
                     let home = &self.shared.world.home;
@@ -606,6 +630,9 @@ impl Server {
                 *count -= 1;
                 if *count == 0 {
                     self.per_address.remove(&address);
+                }
+                if let Some(siblings) = &mut self.siblings {
+                    siblings.changed(address);
                 }
             }
             conn.let_go(&mut self.shared);

@@ -16,13 +16,14 @@ use mio::Waker;
 
 use super::Id;
 use super::accept::counted;
-use crate::accounts::gate::{Check, Checked, Gate, Knock};
+use crate::accounts::gate::{Check, Checked, Gate, Knock, Outcome};
 use crate::accounts::password::Password;
 use crate::accounts::users::{User, Users};
 use crate::fingerprint::Fingerprint;
 use crate::session::PasswordAnswer;
 use crate::storage::path::VirtualPath;
 use crate::storage::root::Root;
+use crate::workers::Attempt;
 
 /// Checks that wait; one takes some 20 ms, so that the last of them waits for about two seconds.
 const WAITING_MAX: usize = 100;
@@ -156,6 +157,31 @@ impl Passwords {
     /// Whether anybody may come with a certificate.
     pub fn know_certificates(&self) -> bool {
         self.gate.users().know_certificates()
+    }
+
+    /// From now on [`Passwords::attempts`] has something to tell.
+    pub fn note_attempts(&mut self) {
+        self.gate.note_outcomes();
+    }
+
+    /// What other workers have to know of what has happened here since the last call.
+    pub fn attempts(&mut self) -> Vec<Attempt> {
+        let attempt = |it: Outcome| Attempt {
+            address: it.address,
+            name: it.name.into_vec(),
+            right: it.right,
+        };
+        self.gate.outcomes().into_iter().map(attempt).collect()
+    }
+
+    /// Something has happened at another worker.
+    pub fn attempted(&mut self, attempt: Attempt, now: Instant) {
+        let outcome = Outcome {
+            address: attempt.address,
+            name: attempt.name.into(),
+            right: attempt.right,
+        };
+        self.gate.happened(&outcome, now);
     }
 
     fn at_home(&mut self, user: Arc<User>) -> PasswordAnswer {

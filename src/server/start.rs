@@ -41,10 +41,11 @@ use crate::accounts::Anonymous;
 use crate::accounts::password::{Cost, Hash, Password};
 use crate::accounts::users::{User, Users};
 use crate::config::{Config, TlsFiles, TlsLevel, is_public};
+use crate::storage::quota::Amount;
 use crate::storage::root::Root;
 
 /// Connections that the kernel accepts for us while we are busy.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// Connections that have been sent to the end and wait for their client's, where there are enough
 /// descriptors.
 const LINGERING_MAX: usize = 256;
@@ -65,7 +66,7 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-fn cannot(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StartError {
+pub(super) fn cannot(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StartError {
     move |error| {
         let errno = Errno::from_io_error(&error);
         let hint = match errno {
@@ -109,7 +110,7 @@ impl Server {
         walls::root_rule(&config).map_err(StartError)?;
         let dir = config.dir.display();
         let users = match (&config.users, &config.one_time_password) {
-            (Some(path), _) => Some(load_users(path)?),
+            (Some(path), _) => Some(load_users(path, config.workers)?),
             (None, Some(password)) => Some(one_time_user(password).map_err(cannot("start"))?),
             (None, None) => None,
         };
@@ -230,6 +231,7 @@ impl Server {
             dead: Vec::new(),
             counts,
             stopping: Stopping::No,
+            siblings: None,
             shared,
         })
     }
@@ -274,9 +276,26 @@ fn open_listeners(
     all().enumerate().map(open).collect()
 }
 
+/// Whether the users can be served by so many workers.
+///
+/// # Errors
+/// A sentence: what belongs to all sessions of a user is counted by one worker only.
+pub fn several_rule(users: &Users, workers: usize) -> Result<(), String> {
+    let counts = |user: &&Arc<User>| user.quota != Amount::MAX || user.rate_bytes_per_s.is_some();
+    match users.sorted().into_iter().find(counts) {
+        Some(user) if workers > 1 => Err(format!(
+            "{} has a quota or a rate, which {workers} workers cannot keep together: leave out \
+             --workers, or take the limit away with hauld user set",
+            user.name
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Reads the users file, and says in the log what is not good about it.
-pub(super) fn load_users(path: &Path) -> Result<Users, StartError> {
+pub(super) fn load_users(path: &Path, workers: usize) -> Result<Users, StartError> {
     let users = Users::load(path).map_err(|error| StartError(error.to_string()))?;
+    several_rule(&users, workers).map_err(StartError)?;
     for warning in users.warnings() {
         log::warn!("{warning}");
     }

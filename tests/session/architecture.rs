@@ -10,7 +10,7 @@ const LINES_MAX: usize = 650;
 const LINES_WANTED: usize = 500;
 
 /// Which modules each may name.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("proto", &[]),
     ("storage", &["proto"]),
     // For `VirtualPath`: a home is one.
@@ -30,9 +30,11 @@ const EDGES: [(&str, &[&str]); 13] = [
             "config",
             "fingerprint",
             "sealing",
+            "workers",
         ],
     ),
     ("logging", &[]),
+    ("workers", &[]),
     ("text", &[]),
     ("shell", &[]),
     ("fingerprint", &[]),

@@ -34,3 +34,4 @@ mod tls;
 mod transfer_log;
 mod trees;
 mod walls;
+mod workers;

@@ -5,19 +5,24 @@ mod given;
 mod identity;
 mod invitation;
 mod options;
+mod supervisor;
 mod unit;
 mod user;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use given::Given;
+use haul::accounts::password::Password;
 use haul::config::Config;
+use haul::fingerprint::Fingerprint;
 use haul::server::{Server, activation};
 use haul::shell::{self, Shell};
-use options::DEFAULT_DIR;
+use options::{DEFAULT_DIR, Settings};
+use supervisor::Joined;
 
 const PRINT_CONFIG: &str = "print-config";
 const SHELL: &str = "shell";
@@ -67,26 +72,27 @@ fn command() -> Command {
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
+    let done = |result: Result<(), String>| result.map(|()| ExitCode::SUCCESS);
     let outcome = match matches.subcommand() {
         Some(("user", matches)) => {
             let arguments = user::Arguments::from_arg_matches(matches);
-            user::run(arguments.unwrap_or_else(|error| error.exit()))
+            done(user::run(arguments.unwrap_or_else(|error| error.exit())))
         }
         Some(("check", matches)) => return print_findings(matches),
-        Some(("unit", matches)) => print_unit(matches),
+        Some(("unit", matches)) => done(print_unit(matches)),
         Some(("completions", matches)) => match matches.get_one::<Shell>(SHELL) {
-            Some(&shell) => written(shell::print(&shell::completions(shell, command()))),
+            Some(&shell) => done(written(shell::print(&shell::completions(shell, command())))),
             None => Err("which shell?".to_string()),
         },
-        Some(("man", matches)) => written(shell::man(
+        Some(("man", matches)) => done(written(shell::man(
             command(),
             matches.get_one::<PathBuf>(MAN_DIR).map(PathBuf::as_path),
-        )),
+        ))),
         _ => run(&matches),
     };
     log::logger().flush();
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(message) => {
             eprintln!("hauld: {message}");
             ExitCode::from(2)
@@ -98,7 +104,7 @@ fn written(result: std::io::Result<()>) -> Result<(), String> {
     result.map_err(|error| format!("cannot write: {error}"))
 }
 
-fn run(matches: &ArgMatches) -> Result<(), String> {
+fn run(matches: &ArgMatches) -> Result<ExitCode, String> {
     let given = Given::collect(matches)?;
     let mut settings = given.settings().unwrap_or_else(|error| error.exit());
     // Behind an option, clap takes the word for the directory.
@@ -113,43 +119,96 @@ fn run(matches: &ArgMatches) -> Result<(), String> {
     if matches.get_flag(PRINT_CONFIG) {
         // Whoever stops reading has seen enough.
         let _ = std::io::stdout().write_all(given.as_file().as_bytes());
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     // Files and directories are made with the permission bits that the session says.
     rustix::process::umask(rustix::fs::Mode::empty());
+    let level = settings.log_level;
+    if supervisor::is_worker() {
+        return work(settings);
+    }
     let inherited = activation::inherited()
         .map_err(|error| format!("a socket that was passed on is no TCP listener: {error}"))?;
     settings.inherit(&inherited);
-    let level = settings.log_level;
     let config = settings.into_config()?;
-    let log = haul::logging::prepare(level, config.transfer_log.as_deref())?;
+    let log = haul::logging::prepare("hauld".into(), level, config.transfer_log.as_deref())?;
     make_default(&config)?;
     let (dir, password) = (config.dir.clone(), config.one_time_password.clone());
+    if config.workers > 1 {
+        if !inherited.is_empty() {
+            return Err(
+                "workers need sockets of their own, and these were passed on by somebody else: \
+                 leave out --workers, or the socket unit"
+                    .to_string(),
+            );
+        }
+        log.start().map_err(|error| error.to_string())?;
+        return supervisor::run(&config, |addresses, fingerprint| {
+            announce(&dir, addresses);
+            let fingerprint = fingerprint.and_then(|it| it.parse().ok());
+            invite(password.as_ref(), addresses, fingerprint);
+        });
+    }
     let server = Server::start(config, inherited);
     log.start().map_err(|error| error.to_string())?;
     let server = server.map_err(|error| error.to_string())?;
     let addresses = server.addresses().map_err(|error| error.to_string())?;
+    announce(&dir, &addresses);
+    invite(password.as_ref(), &addresses, server.fingerprint());
+    serve(server)
+}
+
+/// One of several workers.
+fn work(settings: Settings) -> Result<ExitCode, String> {
+    let level = settings.log_level;
+    let Joined {
+        channel,
+        place,
+        sockets,
+    } = supervisor::join()?;
+    let mut config = settings.into_config()?;
+    supervisor::share(&mut config, &place, &sockets);
+    let name = format!("hauld/{}", place.index);
+    let log = haul::logging::prepare(name, level, config.transfer_log.as_deref())?;
+    let server = Server::start(config, sockets);
+    log.start().map_err(|error| error.to_string())?;
+    let mut server = server.map_err(|error| error.to_string())?;
+    server
+        .join(channel)
+        .map_err(|error| format!("the parent of this worker is gone: {error}"))?;
+    serve(server)
+}
+
+fn serve(server: Server) -> Result<ExitCode, String> {
+    server
+        .run()
+        .map_err(|error| format!("polling failed: {error}"))?;
+    log::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce(dir: &Path, addresses: &[(SocketAddr, bool)]) {
     let mut out = std::io::stdout().lock();
-    for &(address, implicit_tls) in &addresses {
+    for &(address, implicit_tls) in addresses {
         let mark = if implicit_tls { " (TLS)" } else { "" };
         // Whoever started it may not care to read this.
         let _ = writeln!(out, "listening on {address}{mark}").and_then(|()| out.flush());
         log::info!("serving {} on {address}", dir.display());
     }
-    drop(out);
+}
+
+fn invite(
+    password: Option<&Password>,
+    addresses: &[(SocketAddr, bool)],
+    fingerprint: Option<Fingerprint>,
+) {
     if let (Some(password), Some(&(address, implicit))) = (password, addresses.first()) {
         // To the terminal: the log is no place for it.
-        let fingerprint = server.fingerprint();
         eprintln!(
             "{}",
-            invitation::text(address, implicit, fingerprint, &password)
+            invitation::text(address, implicit, fingerprint, password)
         );
     }
-    server
-        .run()
-        .map_err(|error| format!("polling failed: {error}"))?;
-    log::info!("stopped");
-    Ok(())
 }
 
 fn print_findings(matches: &ArgMatches) -> ExitCode {

@@ -124,6 +124,7 @@ impl Settings {
     /// # Errors
     /// A sentence: what was said contradicts itself, or there are no random numbers.
     pub fn into_config(self) -> Result<Config, String> {
+        several(&self.config)?;
         let mut listen = self.listen;
         if listen.is_empty() && self.config.tls.implicit.is_empty() {
             listen = Config::default().listen;
@@ -160,6 +161,28 @@ impl Settings {
             anonymous: self.anonymous.unwrap_or(safe),
             ..self.config
         })
+    }
+}
+
+/// Several workers keep no count together of bytes that come and go.
+fn several(config: &Config) -> Result<(), String> {
+    let workers = config.workers;
+    if workers == 1 {
+        return Ok(());
+    }
+    if config.limits.rate_bytes_per_s.is_some() {
+        return Err(
+            "--rate holds for one worker: leave it out, or --workers; what one session \
+             moves can be limited with --session-rate"
+                .to_string(),
+        );
+    }
+    match &config.passive_ports {
+        Some(ports) if ports.len() < workers => Err(format!(
+            "--passive-ports gives {} ports for {workers} workers, and each needs at least one",
+            ports.len()
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -272,6 +295,8 @@ mod tests {
             ("replies-bytes", "1", "8KiB"),
             ("replies-bytes", "1TiB", "64MiB"),
             ("unknown-verbs", "256", "255"),
+            ("workers", "0", "at least 1"),
+            ("workers", "65", "64"),
             ("wrong-password-delay-ms", "60001", "60000"),
             ("wrong-password-delay-ms", "1s", "milliseconds"),
             ("umask", "888", "octal"),

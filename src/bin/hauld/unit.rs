@@ -51,6 +51,11 @@ pub fn service(given: &Given, config: &Config, program: &Path) -> String {
     let written: Vec<String> = written
         .map(|dir| quoted(&dir.display().to_string()))
         .collect();
+    // The parent tells its workers itself.
+    let kill_mode = match config.workers {
+        1 => "",
+        _ => "KillMode=mixed\n",
+    };
     // What would hide the files in use is left out.
     let home = if below(&["/home", "/root", "/run/user"]) {
         ""
@@ -77,6 +82,7 @@ pub fn service(given: &Given, config: &Config, program: &Path) -> String {
          Restart=on-failure\n\
          User={user}\n\
          {group}\
+         {kill_mode}\
          StateDirectory=hauld\n\
          LimitNOFILE={descriptors}\n\
          TimeoutStopSec={stop_s}\n\
@@ -119,6 +125,9 @@ pub fn service(given: &Given, config: &Config, program: &Path) -> String {
 
 /// `hauld.socket`, with which systemd opens the ports: hauld then needs no right to low ones.
 pub fn socket(config: &Config) -> Result<String, String> {
+    if config.workers > 1 {
+        return Err("workers need sockets of their own: leave out --workers, or --socket".into());
+    }
     let (name, addresses) = match (&*config.listen, &*config.tls.implicit) {
         (plain, []) => ("hauld", plain),
         ([], implicit) => (IMPLICIT_TLS, implicit),

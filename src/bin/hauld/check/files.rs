@@ -109,6 +109,9 @@ pub fn users(config: &Config, found: &mut Findings) -> Option<Users> {
     for warning in users.warnings() {
         found.warning(&about, warning);
     }
+    if let Err(why) = server::several_rule(&users, config.workers) {
+        found.error(&about, why);
+    }
     match (users.len(), config.anonymous) {
         (0, Anonymous::None) => {
             found.warning(&about, "there is nobody in it, so nobody can log in")

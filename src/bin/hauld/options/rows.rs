@@ -252,6 +252,22 @@ pub const ROWS: &[Row] = &[
         set: |it, text| put_some(&mut it.config.limits.session_rate_bytes_per_s, size(text)),
     },
     Row {
+        name: "workers",
+        place: Both,
+        kind: Count,
+        value: "N",
+        default: Some("1"),
+        help: "Processes that serve, for machines whose one core is not enough; without quotas, and \
+               without rates but those of a session",
+        set: |it, text| {
+            let workers = count(text).and_then(|n| match n {
+                1..=64 => Ok(n),
+                _ => Err("at most 64 workers, please".to_string()),
+            });
+            put(&mut it.config.workers, workers)
+        },
+    },
+    Row {
         name: "background-threads",
         place: Both,
         kind: Count,
