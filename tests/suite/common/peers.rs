@@ -1,8 +1,8 @@
-//! vsftpd and pure-ftpd, started as they are but for their configuration.
+//! vsftpd, pure-ftpd, ProFTPD and pyftpdlib, started as they are but for their configuration.
 //!
-//! Both serve a directory in which anonymous sessions may write below `/pub`, without a change to
+//! All serve a directory in which anonymous sessions may write below `/pub`, without a change to
 //! this machine's users: vsftpd by `anon_root`, pure-ftpd by a helper that knows one user, whatever
-//! name and password come. Both start as root only.
+//! name and password come, ProFTPD by users of its own. But for pyftpdlib they start as root only.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,6 +16,21 @@ use tempfile::TempDir;
 
 use super::secure::Pair;
 use super::{PATIENCE, wait_for};
+
+const PYFTPDLIB: &str = "
+import sys
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import FTPHandler, TLS_FTPHandler
+from pyftpdlib.servers import FTPServer
+host, port, root, *pair = sys.argv[1:]
+handler = FTPHandler
+if pair:
+    handler = TLS_FTPHandler
+    handler.certfile, handler.keyfile = pair
+handler.authorizer = DummyAuthorizer()
+handler.authorizer.add_anonymous(root, perm='elradfmwMT')
+FTPServer((host, int(port)), handler).serve_forever()
+";
 
 /// A server of somebody else. It ends with the value.
 pub struct Peer {
@@ -96,6 +111,75 @@ impl Peer {
                 .arg(format!("extauth:{}", socket.display()))
                 .args(more);
             vec![authd, ftpd]
+        })
+    }
+
+    pub fn proftpd() -> Peer {
+        Peer::proftpd_with("")
+    }
+
+    /// It offers TLS, and wants data connections to resume the session of the control connection.
+    pub fn proftpd_tls(pair: &Pair) -> Peer {
+        Peer::proftpd_with(&format!(
+            "LoadModule mod_tls.c\nTLSEngine on\nTLSRequired off\nTLSLog none\n\
+             TLSECCertificateFile {}\nTLSECCertificateKeyFile {}\n",
+            pair.cert().display(),
+            pair.key().display()
+        ))
+    }
+
+    fn proftpd_with(more: &str) -> Peer {
+        Peer::start("ProFTPD", |addr, dir| {
+            let program = program("proftpd");
+            let usr = program.ancestors().nth(2).expect("usr/sbin/proftpd");
+            let [users, groups] = ["users", "groups"].map(|name| dir.join(name));
+            fs::write(&users, "ftp:*:65534:65534::/:/bin/false\n").expect("writing users");
+            fs::write(&groups, "ftp:*:65534:\n").expect("writing groups");
+            permit(&users, 0o600);
+            permit(&groups, 0o600);
+            let config = format!(
+                "ModulePath {modules}\nServerType standalone\nServerName tests\n\
+                 ServerIdent on ProFTPD\nDefaultAddress {ip}\nPort {port}\nSocketBindTight on\n\
+                 UseIPv6 off\nUser nobody\nGroup nogroup\nPidFile {dir}/pid\n\
+                 ScoreboardFile none\nDelayEngine off\nUseReverseDNS off\nWtmpLog off\n\
+                 TransferLog none\nSystemLog {dir}/proftpd.log\nRequireValidShell off\n\
+                 AuthOrder mod_auth_file.c\nAuthUserFile {users}\nAuthGroupFile {groups}\n\
+                 Umask 022\nAllowOverwrite on\nAllowStoreRestart on\nAllowRetrieveRestart on\n\
+                 {more}<Anonymous {dir}/root>\nUser ftp\nGroup ftp\nUserAlias anonymous ftp\n\
+                 AnonRequirePassword off\n<Directory *>\n<Limit ALL>\nAllowAll\n</Limit>\n\
+                 </Directory>\n</Anonymous>\n",
+                modules = usr.join("lib/proftpd").display(),
+                ip = addr.ip(),
+                port = addr.port(),
+                dir = dir.display(),
+                users = users.display(),
+                groups = groups.display(),
+            );
+            let file = dir.join("proftpd.conf");
+            fs::write(&file, config).expect("writing the configuration");
+            let mut proftpd = Command::new(program);
+            proftpd.args(["-n", "-q", "-c"]).arg(file);
+            vec![proftpd]
+        })
+    }
+
+    pub fn pyftpdlib() -> Peer {
+        Peer::pyftpdlib_with(&[])
+    }
+
+    /// It offers TLS.
+    pub fn pyftpdlib_tls(pair: &Pair) -> Peer {
+        Peer::pyftpdlib_with(&[&pair.cert(), &pair.key()])
+    }
+
+    fn pyftpdlib_with(pair: &[&Path]) -> Peer {
+        Peer::start("pyftpdlib", |addr, dir| {
+            // Not any Python on PATH: the package is that of the system's.
+            let mut python = Command::new("/usr/bin/python3");
+            python.args(["-c", PYFTPDLIB, &addr.ip().to_string()]);
+            python.arg(addr.port().to_string()).arg(dir.join("root"));
+            python.args(pair);
+            vec![python]
         })
     }
 

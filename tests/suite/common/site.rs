@@ -1,4 +1,4 @@
-//! `haul` and a server to use it with: hauld, vsftpd or pure-ftpd, in clear and inside TLS.
+//! `haul` and a server to use it with: hauld or another, in clear and inside TLS.
 
 use std::any::Any;
 use std::ffi::OsStr;
@@ -19,6 +19,8 @@ pub struct Site {
     pub addr: SocketAddr,
     pub public: PathBuf,
     pub local: TempDir,
+    /// Names that are no UTF-8 stay as they are; otherwise the server changes them without a word.
+    pub keeps_bytes: bool,
     /// What else the client has to be told.
     options: Vec<String>,
     _server: Box<dyn Any>,
@@ -31,6 +33,7 @@ impl Site {
             addr,
             public,
             local,
+            keeps_bytes: true,
             options: Vec::new(),
             _server: Box::new(server),
         }
@@ -84,6 +87,33 @@ impl Site {
         test(&Site::new(server.addr(), server.public(), server).with_tls(&pair));
     }
 
+    pub fn proftpd(test: impl Fn(&Site)) {
+        let server = Peer::proftpd();
+        test(&Site::new(server.addr(), server.public(), server));
+    }
+
+    pub fn proftpd_tls(test: impl Fn(&Site)) {
+        let pair = Pair::new();
+        let server = Peer::proftpd_tls(&pair);
+        test(&Site::new(server.addr(), server.public(), server).with_tls(&pair));
+    }
+
+    fn of_pyftpdlib(server: Peer) -> Site {
+        Site {
+            keeps_bytes: false,
+            ..Site::new(server.addr(), server.public(), server)
+        }
+    }
+
+    pub fn pyftpdlib(test: impl Fn(&Site)) {
+        test(&Site::of_pyftpdlib(Peer::pyftpdlib()));
+    }
+
+    pub fn pyftpdlib_tls(test: impl Fn(&Site)) {
+        let pair = Pair::new();
+        test(&Site::of_pyftpdlib(Peer::pyftpdlib_tls(&pair)).with_tls(&pair));
+    }
+
     /// A local path, for the command line.
     pub fn local(&self, name: &str) -> PathBuf {
         self.local.path().join(name)
@@ -120,6 +150,10 @@ macro_rules! against_each_server {
         mod with_hauld_tls { $(#[test] fn $test() { $crate::common::site::Site::hauld_tls(super::$test) })* }
         mod with_vsftpd_tls { $(#[test] fn $test() { $crate::common::site::Site::vsftpd_tls(super::$test) })* }
         mod with_pure_ftpd_tls { $(#[test] fn $test() { $crate::common::site::Site::pure_ftpd_tls(super::$test) })* }
+        mod with_proftpd { $(#[test] fn $test() { $crate::common::site::Site::proftpd(super::$test) })* }
+        mod with_pyftpdlib { $(#[test] fn $test() { $crate::common::site::Site::pyftpdlib(super::$test) })* }
+        mod with_proftpd_tls { $(#[test] fn $test() { $crate::common::site::Site::proftpd_tls(super::$test) })* }
+        mod with_pyftpdlib_tls { $(#[test] fn $test() { $crate::common::site::Site::pyftpdlib_tls(super::$test) })* }
     };
 }
 
