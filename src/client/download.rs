@@ -149,7 +149,15 @@ impl Download {
         report: &Report,
         plan: &mut Plan,
     ) -> Result<(), Error> {
-        let is_tree = self.recursive && listing::is_dir(client.ready()?, remote)?;
+        let top = match self.recursive {
+            true => {
+                let c = client.ready()?;
+                listing::tell_modes(c)?;
+                listing::directory(c, remote)?
+            }
+            false => None,
+        };
+        let is_tree = top.is_some();
         let name = match (into, target) {
             (None, Some(path)) => {
                 let name = path.file_name().map(bytes_of);
@@ -174,7 +182,9 @@ impl Download {
             });
             return Ok(());
         }
-        let found = retried(client, report, |c| scan::remote(c, remote, filter, report))?;
+        let found = retried(client, report, |c| {
+            scan::remote(c, remote, top.clone(), filter, report)
+        })?;
         plan.add_top(pair, found.top);
         for entry in found.entries {
             add(plan, pair, entry, self.copy_links, report);

@@ -232,10 +232,28 @@ fn enters(c: &mut Connection, path: &[u8]) -> Result<bool, Error> {
 /// # Errors
 /// The server does not say, or the connection broke.
 pub fn is_dir(c: &mut Connection, path: &[u8]) -> Result<bool, Error> {
-    match c.features.mlst {
-        true => Ok(stat(c, path)?.is_some_and(|entry| entry.kind == Some(Kind::Dir))),
-        false => enters(c, path),
+    directory(c, path).map(|dir| dir.is_some())
+}
+
+/// What the server knows about the directory `path`; `None`: it is none.
+///
+/// # Errors
+/// The server does not say, or the connection broke.
+pub fn directory(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
+    if c.features.mlst {
+        let there = stat(c, path)?;
+        return Ok(there.filter(|entry| entry.kind == Some(Kind::Dir)));
     }
+    let dir = enters(c, path)?.then(|| Listed {
+        name: path.to_vec(),
+        kind: Some(Kind::Dir),
+        size: None,
+        modify_s: None,
+        mode: None,
+        target: None,
+        incomplete: false,
+    });
+    Ok(dir)
 }
 
 /// Whether the name `path` is taken, by whatever.

@@ -174,29 +174,24 @@ fn entry(path: Box<[u8]>, listed: Listed) -> Entry {
     }
 }
 
-/// Asks for a remote tree. A name that could lead somewhere else is told as wrong.
+/// Asks for a remote tree; `top` is what is known of the directory itself. A name that could lead somewhere else is told as wrong.
 ///
 /// # Errors
 /// The server refuses, or the connection broke.
 pub fn remote(
     c: &mut Connection,
     path: &[u8],
+    top: Option<Listed>,
     filter: &Filter,
     report: &Report,
 ) -> Result<Found, Error> {
-    let mut found = Found::default();
+    let mut found = Found {
+        top: top.map(|top| entry(Box::default(), top)),
+        ..Found::default()
+    };
     let mut bytes = 0;
     let mut names_bad = 0;
     listing::tell_modes(c)?;
-    if c.features.mlst {
-        let path = if path.is_empty() { b"." } else { path };
-        match listing::stat(c, path) {
-            Err(error) if c.is_lost() => return Err(error),
-            // Its time is not kept then; whether it can be read is found out below.
-            Err(_) => {}
-            Ok(top) => found.top = top.map(|top| entry(Box::default(), top)),
-        }
-    }
     let path = Some(path).filter(|path| !path.is_empty());
     let missed = listing::tree(c, path, &mut |mut listed| {
         let name = std::mem::take(&mut listed.name);

@@ -256,7 +256,14 @@ impl Synchronize {
         filter: &Filter,
         report: &Report,
     ) -> Result<Option<Found>, Error> {
-        match scan::remote(c, path, filter, report) {
+        listing::tell_modes(c)?;
+        let itself = if path.is_empty() { b"." } else { path };
+        let top = match c.features.mlst.then(|| listing::directory(c, itself)) {
+            Some(Err(error)) if c.is_lost() => return Err(error),
+            // Its own time is not kept then; whether it can be read is found out below.
+            top => top.and_then(Result::ok).flatten(),
+        };
+        match scan::remote(c, path, top, filter, report) {
             Err(error) if error.code.is_some() && !c.is_lost() && !path.is_empty() => {
                 match listing::stat(c, path)? {
                     None => Ok(None),
