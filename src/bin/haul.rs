@@ -164,7 +164,7 @@ fn client(arguments: &Arguments) -> Result<Client, Error> {
     let (server, directory) = server(arguments)?;
     let mut server = server.unwrap_or_default();
     tls_makes_sense(arguments, &server)?;
-    let password = login(&mut server)?;
+    let (password, account) = login(&mut server)?;
     let known = arguments.known_hosts.clone().map(KnownHosts::new);
     let settings = Settings {
         timeout: arguments.timeout,
@@ -175,6 +175,7 @@ fn client(arguments: &Arguments) -> Result<Client, Error> {
         retries: arguments.retries,
         insecure_plaintext: arguments.insecure_plaintext,
         password,
+        account,
     };
     let mut client = Client::new(server, settings);
     if let Some(directory) = directory {
@@ -188,7 +189,7 @@ fn context(arguments: &Arguments) -> Result<bench::Context, Error> {
     let named = server.clone().unwrap_or_default();
     tls_makes_sense(arguments, &named)?;
     let password = match &mut server {
-        Some(server) => login(server)?,
+        Some(server) => login(server)?.0,
         None => password()?,
     };
     Ok(bench::Context {
@@ -236,28 +237,28 @@ fn server(arguments: &Arguments) -> Result<(Option<Server>, Option<String>), Err
     }
 }
 
-/// The password from the environment, or else from `.netrc`, which may also know who to be. A
-/// password in the URL goes before both.
-fn login(server: &mut Server) -> Result<Option<Secret>, Error> {
+/// The password from the environment, or else from `.netrc`, which may also know who to be and for
+/// which account. A password in the URL goes before both.
+fn login(server: &mut Server) -> Result<(Option<Secret>, Option<Secret>), Error> {
     let given = password()?;
     if given.is_some() || server.password.is_some() {
-        return Ok(given);
+        return Ok((given, None));
     }
     let Some(path) = netrc::of_user() else {
-        return Ok(None);
+        return Ok((None, None));
     };
     let Some(login) = netrc::look_up(&path, &server.host, server.user.as_deref())? else {
-        return Ok(None);
+        return Ok((None, None));
     };
     // That is who one is without a user, and its password is none.
     let is_anonymous = |user: &Vec<u8>| user == b"anonymous" || user == b"ftp";
     if login.user.as_ref().is_some_and(is_anonymous) {
-        return Ok(None);
+        return Ok((None, None));
     }
     if server.user.is_none() {
         server.user = login.user;
     }
-    Ok(login.password)
+    Ok((login.password, login.account))
 }
 
 fn tls_makes_sense(arguments: &Arguments, server: &Server) -> Result<(), Error> {

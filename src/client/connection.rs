@@ -15,7 +15,7 @@ use super::error::{Error, Exit, plain, shown};
 use super::held::Held;
 use super::keep::Keeps;
 use super::reply::{Features, Line, Reply};
-use super::server::{Server, one_line};
+use super::server::{Secret, Server, one_line};
 use super::stream::Stream;
 use super::{Settings, auth, connect, tls};
 
@@ -205,7 +205,7 @@ impl Connection {
         self.lost || !self.held.is_empty() || self.has_input()
     }
 
-    /// Logs in. `password` is asked for only when the server wants one.
+    /// Logs in. `password` is asked for only when the server wants one, and `account` is sent only then.
     ///
     /// # Errors
     /// [`Exit::LoginRefused`], or a broken connection.
@@ -213,6 +213,7 @@ impl Connection {
         &mut self,
         user: &[u8],
         password: impl FnOnce() -> Result<Vec<u8>, Error>,
+        account: Option<&Secret>,
     ) -> Result<(), Error> {
         let refused = |reply: &Reply| {
             Error::refused(reply)
@@ -224,10 +225,15 @@ impl Connection {
             let password = password()?;
             reply = self.command("PASS", Some(&password))?;
         }
+        if let (332, Some(account)) = (reply.code, account) {
+            reply = self.command("ACCT", Some(account.reveal()))?;
+        }
         match reply.code {
             230 | 202 => {}
             332 => {
-                return Err(refused(&reply).hint("it asks for an account, which haul cannot give"));
+                let hint = "it asks for an account; write it in ~/.netrc, behind the password: \
+                            account WORD";
+                return Err(refused(&reply).hint(hint));
             }
             _ => return Err(refused(&reply).hint("check the user in --server and the password")),
         }
@@ -279,7 +285,7 @@ impl Connection {
         }
         if self.verbose {
             match verb {
-                "PASS" => note("> PASS ***"),
+                "PASS" | "ACCT" => note(format_args!("> {verb} ***")),
                 _ => note(format_args!("> {}", shown(&line))),
             }
         }

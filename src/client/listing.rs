@@ -12,7 +12,7 @@ use crate::proto::list::parse_list_line;
 use super::connection::Connection;
 use super::data;
 use super::error::{Error, Exit};
-use super::local::{is_plain_name, joined};
+use super::local::{is_plain_name, joined, last_component};
 use super::reply::{Line, Reply};
 use super::transfer::{self, drain, modification};
 
@@ -204,8 +204,40 @@ pub fn stat(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
     }
     match reply.code {
         NOTHING_THERE => Ok(None),
+        // It knows no SIZE at all.
+        500 | 502 => stat_by_list(c, path, &reply),
         _ => Err(Error::refused(&reply)),
     }
+}
+
+/// What the directory above says about a path that cannot be asked for by itself.
+fn stat_by_list(c: &mut Connection, path: &[u8], refusal: &Reply) -> Result<Option<Listed>, Error> {
+    let name = last_component(path).ok_or_else(|| Error::refused(refusal))?;
+    let end = memchr::memmem::rfind(path, name).unwrap_or(0);
+    let above = match path[..end].iter().rposition(|&b| b != b'/') {
+        Some(last) => Some(&path[..=last]),
+        None => path.get(..end.min(1)).filter(|root| !root.is_empty()),
+    };
+    let mut found = None;
+    let listed = list(c, above, &mut |entry| {
+        if entry.name == name {
+            found = Some(entry);
+        }
+        Ok(())
+    });
+    match listed {
+        Ok(()) => {}
+        Err(error) if error.code == Some(NOTHING_THERE) && !c.is_lost() => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    if found.is_none() && name.starts_with(b".") && c.lists_all != Some(true) {
+        // It may be there and not be shown.
+        return Err(Error::refused(refusal));
+    }
+    Ok(found.map(|entry| Listed {
+        name: path.to_vec(),
+        ..entry
+    }))
 }
 
 /// The entry in a successful reply to MLST.

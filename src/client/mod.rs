@@ -97,6 +97,8 @@ pub struct Settings {
     pub insecure_plaintext: bool,
     /// From the environment; the URL's comes first.
     pub password: Option<Secret>,
+    /// What ACCT gets, where an old server asks for it.
+    pub account: Option<Secret>,
 }
 
 /// A server, and the connection to it while there is one. Connecting happens when it is needed.
@@ -224,13 +226,14 @@ impl Client {
         }
         let mut c = opened?;
         match self.server.user.clone() {
-            None => c.login(b"anonymous", || Ok(b"haul@".to_vec()))?,
+            None => c.login(b"anonymous", || Ok(b"haul@".to_vec()), None)?,
             Some(user) => {
                 let is_seen = c.tls().is_none() && !c.peer().is_loopback();
                 if is_seen && !self.settings.insecure_plaintext {
                     return Err(Error::new(Exit::Trust, self.no_password_in_clear()));
                 }
-                c.login(&user, || self.password(&user))?;
+                let account = self.settings.account.clone();
+                c.login(&user, || self.password(&user), account.as_ref())?;
             }
         }
         if let Some(directory) = &self.directory {

@@ -1,5 +1,5 @@
-//! Logins from `~/.netrc`, as ftp(1) and curl(1) know it: `machine HOST login NAME password WORD`,
-//! `default` for all other hosts; words may stand in double quotes, where a backslash keeps the next
+//! Logins from `~/.netrc`, as ftp(1) and curl(1) know it: `machine HOST login NAME password WORD
+//! account WORD`, `default` for all other hosts; words may stand in double quotes, where a backslash keeps the next
 //! character.
 
 use std::fs::File;
@@ -21,6 +21,8 @@ pub struct Login {
     pub user: Option<Vec<u8>>,
     /// With which password.
     pub password: Option<Secret>,
+    /// For which account, where an old server asks for one.
+    pub account: Option<Secret>,
 }
 
 /// The user's file: `$NETRC`, or `.netrc` in the home directory.
@@ -50,7 +52,9 @@ pub fn look_up(path: &Path, host: &str, user: Option<&[u8]>) -> Result<Option<Lo
     let read = file.take(BYTES_MAX).read_to_end(&mut text);
     read.map_err(|error| failed(&error))?;
     let login = find(&text, host, user)?;
-    let holds_secret = login.as_ref().is_some_and(|login| login.password.is_some());
+    let holds_secret = login
+        .as_ref()
+        .is_some_and(|login| login.password.is_some() || login.account.is_some());
     if holds_secret && mode & 0o077 != 0 {
         return Err(Error::new(
             Exit::Trust,
@@ -96,7 +100,10 @@ fn find(text: &[u8], host: &str, user: Option<&[u8]>) -> Result<Option<Login>, E
                 }
             }
             b"account" => {
-                words.next();
+                let secret = words.next();
+                if let Some(login) = &mut login {
+                    login.account = secret.map(Secret::new).transpose()?;
+                }
             }
             b"macdef" => words.skip_macro(),
             _ => {}
@@ -158,9 +165,11 @@ mod tests {
     #[track_caller]
     fn check(host: &str, user: Option<&str>, expected: Option<(&str, &str)>) {
         let found = find(TEXT, host, user.map(str::as_bytes)).unwrap();
+        let secret = |word: &str| Secret::new(word.into()).unwrap();
         let expected = expected.map(|(user, password)| Login {
             user: Some(user.into()),
-            password: Some(Secret::new(password.into()).unwrap()),
+            password: Some(secret(password)),
+            account: (host == "b.org").then(|| secret("x")),
         });
         assert_eq!(found, expected, "{host} {user:?}");
     }

@@ -4,6 +4,7 @@ mod client;
 mod talk;
 
 mod addresses;
+mod ancient;
 mod command_line;
 mod downloads;
 mod listings;
