@@ -184,7 +184,8 @@ pub fn single(work: &Work, c: &mut Connection, at: u32) -> Result<(), Error> {
     // What may be continued must be known for what it is; what is small is sooner fetched.
     let worth = !item.is_sized && incoming::has_remains(&dir, &name)
         || item.is_sized && (item.bytes >= KEPT_BYTES_MIN || work.options.verify);
-    let known = match worth {
+    // Times that came from lines for people do not tell one version from another.
+    let known = match worth && (c.features.mlst || c.features.size) {
         true => listing::stat(c, &remote)?,
         false => None,
     };
