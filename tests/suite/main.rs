@@ -19,6 +19,7 @@ mod files;
 mod haul_at_home;
 mod haul_with_others;
 mod interrupted;
+mod killed;
 mod limits;
 mod logins;
 mod prompt;

@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
 
 use crate::common::content::{MIB, ODD_NAMES, bytes};
 use crate::common::server::Server;
@@ -344,6 +347,46 @@ fn killed(site: &Site, args: &[&dyn AsRef<OsStr>], is_time: impl Fn() -> bool) {
         came.is_some() && status.code().is_none(),
         "it ended too soon: {status}"
     );
+}
+
+#[test]
+fn two_gib_go_up_and_come_down() {
+    const BYTES: u64 = (2 << 30) + 4097;
+    let server = Server::start(&["--durability", "none"]);
+    let site = Site::new(server.addr(), server.root().to_path_buf(), ());
+    let file = fs::File::create(site.local("huge")).unwrap();
+    file.set_len(BYTES).unwrap();
+    // Sparse but for the places where counters wrap.
+    let marks = [0, (1 << 31) - 5, (1 << 31) + 4000, BYTES - 60].map(|at| (at, bytes(at, 64)));
+    for (at, mark) in &marks {
+        file.write_all_at(mark, *at).unwrap();
+    }
+    site.haul(&[&"--quiet", &"upload", &"huge"]).ok();
+    let is_right = |path: &Path| {
+        let copy = fs::File::open(path).unwrap();
+        assert_eq!(copy.metadata().unwrap().len(), BYTES);
+        for (at, mark) in &marks {
+            let mut found = vec![0; mark.len()];
+            copy.read_exact_at(&mut found, *at).unwrap();
+            assert_eq!(&found, mark, "at {at}");
+        }
+    };
+    is_right(&site.remote("huge"));
+    let mut cat = site.command(&[&"--quiet", &"download", &"huge", &"-"]);
+    let mut child = cat.stdout(Stdio::piped()).spawn().unwrap();
+    let sum = |from: &mut dyn Read| {
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; MIB];
+        loop {
+            match from.read(&mut buffer).unwrap() {
+                0 => break hasher.finalize(),
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+    };
+    let came = sum(&mut child.stdout.take().unwrap());
+    assert!(child.wait().unwrap().success());
+    assert!(came == sum(&mut fs::File::open(site.local("huge")).unwrap()));
 }
 
 fn count(dir: &Path) -> usize {
