@@ -55,8 +55,7 @@ fn make(site: &Site, files: usize) {
     put(root, format!("{deep}bottom"), b"deep", MADE_S);
     fs::create_dir_all(root.join("empty/also empty")).unwrap();
     let plain = |name: &&&str| !name.contains(['*', '?', '[', '\\', '{']) && name.trim() == **name;
-    let seen = |name: &&&str| !site.is_ancient || !name.starts_with('.');
-    for name in ODD_NAMES.iter().filter(plain).filter(seen) {
+    for name in ODD_NAMES.iter().filter(plain) {
         put(root, format!("odd/{name}"), name.as_bytes(), MADE_S);
     }
     if site.keeps_bytes {
@@ -137,12 +136,6 @@ fn times(meta: &fs::Metadata) -> i64 {
     if meta.is_dir() { 0 } else { meta.mtime() }
 }
 
-/// The same, as well as the server tells them.
-fn told_times(site: &Site) -> impl Fn(&fs::Metadata) -> i64 {
-    let grain_s = if site.is_ancient { 60 } else { 1 };
-    move |meta| times(meta) / grain_s
-}
-
 fn times_and_modes(meta: &fs::Metadata) -> (i64, u32) {
     (meta.mtime(), meta.mode() & 0o777)
 }
@@ -174,7 +167,7 @@ fn a_tree_goes_up_and_comes_down(site: &Site) {
     }
     site.haul(&[&"--quiet", &"download", &"-r", &"/pub/tree", &"back"])
         .ok();
-    assert_equal(&site.remote("tree"), &site.local("back"), told_times(site));
+    assert_equal(&site.remote("tree"), &site.local("back"), times);
     if own {
         assert_all_equal(&site.local("tree"), &site.local("back"));
     }
@@ -185,7 +178,7 @@ fn a_tree_goes_up_and_comes_down(site: &Site) {
     let first: &[&dyn AsRef<OsStr>] = &[&"--quiet", &"download", &"--force"];
     let force = [first, &again[2..]].concat();
     site.haul(&force).ok();
-    assert_equal(&site.remote("tree"), &site.local("back"), told_times(site));
+    assert_equal(&site.remote("tree"), &site.local("back"), times);
 }
 
 fn moved(text: &str, verb: &str) -> Vec<String> {
@@ -211,7 +204,7 @@ fn sync_moves_what_has_changed_and_nothing_else(site: &Site) {
     // Where directories keep their times, a sync leaves none behind, whatever it has done in them.
     let alike = |tree: &Path, remote: &Path, back: &Path| {
         assert_equal(tree, remote, nothing);
-        assert_equal(remote, back, told_times(site));
+        assert_equal(remote, back, times);
         if own {
             assert_equal(tree, remote, |meta| meta.mtime());
             assert_equal(remote, back, |meta| meta.mtime());
@@ -233,9 +226,7 @@ fn sync_moves_what_has_changed_and_nothing_else(site: &Site) {
     alike(&tree, &site.remote("copy"), &site.local("back"));
 
     // Changed without another length, made longer, gone, renamed, a file that was a directory.
-    // Where times are not kept, the former cannot be told from what was there.
-    let changed: &[u8] = if site.is_ancient { b"XY" } else { b"X" };
-    put(&tree, "many/1/1", changed, MADE_S + 5_000_000);
+    put(&tree, "many/1/1", b"X", MADE_S + 5_000_000);
     put(
         &tree,
         "many/2/2",
@@ -357,7 +348,7 @@ fn two_gib_go_up_and_come_down() {
     let file = fs::File::create(site.local("huge")).unwrap();
     file.set_len(BYTES).unwrap();
     // Sparse but for the places where counters wrap.
-    let marks = [0, (1 << 31) - 5, (1 << 31) + 4000, BYTES - 60].map(|at| (at, bytes(at, 64)));
+    let marks = [0, (1 << 31) - 5, (1 << 31) + 4000, BYTES - 64].map(|at| (at, bytes(at, 64)));
     for (at, mark) in &marks {
         file.write_all_at(mark, *at).unwrap();
     }

@@ -183,20 +183,6 @@ impl Peer {
         })
     }
 
-    /// RFC 959 and not a verb more; LIST is in this style.
-    pub fn ancient(style: &str) -> Peer {
-        Peer::start("an old server", |addr, dir| {
-            let script = "/tests/suite/common/ancient.py";
-            let mut python = Command::new("python3");
-            python.arg([env!("CARGO_MANIFEST_DIR"), script].concat());
-            python
-                .arg(addr.ip().to_string())
-                .arg(addr.port().to_string());
-            python.arg(dir.join("root")).arg(style);
-            vec![python]
-        })
-    }
-
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }

@@ -21,8 +21,6 @@ pub struct Site {
     pub local: TempDir,
     /// Names that are no UTF-8 stay as they are; otherwise the server changes them without a word.
     pub keeps_bytes: bool,
-    /// It has only LIST: no names with a dot in front, and times to the minute.
-    pub is_ancient: bool,
     /// What else the client has to be told.
     options: Vec<String>,
     _server: Box<dyn Any>,
@@ -36,7 +34,6 @@ impl Site {
             public,
             local,
             keeps_bytes: true,
-            is_ancient: false,
             options: Vec::new(),
             _server: Box::new(server),
         }
@@ -117,22 +114,6 @@ impl Site {
         test(&Site::of_pyftpdlib(Peer::pyftpdlib_tls(&pair)).with_tls(&pair));
     }
 
-    fn of_ancient(style: &str) -> Site {
-        let server = Peer::ancient(style);
-        Site {
-            is_ancient: true,
-            ..Site::new(server.addr(), server.public(), server)
-        }
-    }
-
-    pub fn ancient(test: impl Fn(&Site)) {
-        test(&Site::of_ancient("unix"));
-    }
-
-    pub fn ancient_dos(test: impl Fn(&Site)) {
-        test(&Site::of_ancient("dos"));
-    }
-
     /// A local path, for the command line.
     pub fn local(&self, name: &str) -> PathBuf {
         self.local.path().join(name)
@@ -173,8 +154,6 @@ macro_rules! against_each_server {
         mod with_pyftpdlib { $(#[test] fn $test() { $crate::common::site::Site::pyftpdlib(super::$test) })* }
         mod with_proftpd_tls { $(#[test] fn $test() { $crate::common::site::Site::proftpd_tls(super::$test) })* }
         mod with_pyftpdlib_tls { $(#[test] fn $test() { $crate::common::site::Site::pyftpdlib_tls(super::$test) })* }
-        mod with_ancient { $(#[test] fn $test() { $crate::common::site::Site::ancient(super::$test) })* }
-        mod with_ancient_dos { $(#[test] fn $test() { $crate::common::site::Site::ancient_dos(super::$test) })* }
     };
 }
 
