@@ -20,6 +20,7 @@ mod haul_at_home;
 mod haul_with_others;
 mod interrupted;
 mod killed;
+mod killed_trees;
 mod limits;
 mod logins;
 mod prompt;
