@@ -19,7 +19,6 @@ mod files;
 mod haul_at_home;
 mod haul_with_others;
 mod interrupted;
-mod killed;
 mod killed_trees;
 mod limits;
 mod logins;
