@@ -383,6 +383,10 @@ fn walk(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Result<Miss
             Some(&whole).filter(|p| !p.is_empty()).map(|p| &**p),
             &mut |mut entry| {
                 let is_plain = is_plain_name(&entry.name);
+                if !is_plain && entry.name.contains(&b'/') {
+                    // A path where a name should be. Joined it could pass for one that was walked.
+                    entry.name.splice(..0, *b"./");
+                }
                 entry.name = joined(&relative, &entry.name);
                 if entry.kind == Some(Kind::Dir) && is_plain {
                     pending_bytes += memory_of(&entry.name);

@@ -228,8 +228,9 @@ pub fn remote(
         .extend(missed.dirs.into_iter().map(Into::into));
     // Each directory that is marked accounts for one at least: more may be missing anywhere.
     found.is_incomplete = names_bad > 0 || missed.left_out > told;
-    if found.is_incomplete || !found.incomplete.is_empty() {
-        let n = missed.left_out.max(found.incomplete.len() as u64);
+    let n = missed.left_out.max(found.incomplete.len() as u64);
+    // Names that were not taken have been told one by one.
+    if n > 0 {
         report.wrong(Error::new(
             Exit::SomeFailed,
             format!(

@@ -41,6 +41,19 @@ fn l16_a_local_file_is_never_overwritten_unasked() {
 }
 
 #[test]
+fn l16_a_directory_that_cannot_be_written_says_so() {
+    // Not even root can write there.
+    let arguments = ["download", "file", "/proc/file"];
+    let (outcome, _) = play(dir().path(), &arguments, |talk| {
+        talk.login(OWN_VERBS);
+        talk.answer("DOWNLOAD file", "150 5 bytes follow.");
+        talk.say_bytes(b"12345226 5 bytes sent.\r\n");
+        talk.rest();
+    });
+    outcome.check(7, "cannot create a file there");
+}
+
+#[test]
 fn l16_a_full_disk_says_so() {
     let fake = serve(|talk| {
         talk.login(OWN_VERBS);

@@ -1,6 +1,7 @@
 //! Trees and series of files (L06, L07, L11 to L13, L17).
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 
 use crate::OWN_VERBS;
@@ -52,6 +53,83 @@ fn l06_names_of_a_tree_never_leave_the_target() {
     assert_eq!(names(outer.path()), ["target"]);
     assert_eq!(names(&target), ["d"]);
     assert_eq!(names(&target.join("d")), ["good"]);
+}
+
+/// A server without verbs of its own, all of whose directories hold these lines.
+fn with_lines(talk: &mut Talk, features: &[&str], lines: &[Vec<u8>]) {
+    talk.login(features);
+    let mut data = None;
+    loop {
+        let line = talk.hear();
+        match line.split(' ').next().unwrap_or_default() {
+            "" => return,
+            "EPSV" => {
+                let listener = listener();
+                let port = listener.local_addr().unwrap().port();
+                talk.say(&format!("229 Extended (|||{port}|)"));
+                data = Some(listener);
+            }
+            "MLST" => talk.say("250-x\r\n type=dir; /d\r\n250 end"),
+            "PWD" => talk.say("257 \"/\""),
+            "CWD" | "TYPE" => talk.say("200 yes"),
+            verb @ ("LIST" | "MLSD" | "RETR") => {
+                let mut data = accept(&data.take().expect("EPSV comes first"));
+                talk.say("150 here");
+                let body = match verb {
+                    "RETR" => b"x".to_vec(),
+                    _ => lines.concat(),
+                };
+                data.write_all(&body).unwrap();
+                drop(data);
+                talk.say("226 done");
+            }
+            "QUIT" => talk.say("221 bye"),
+            _ => talk.say("500 what?"),
+        }
+    }
+}
+
+#[test]
+fn l06_names_of_listings_never_leave_the_target() {
+    let long = "l".repeat(300);
+    // Whatever they mean elsewhere, here they are names like others.
+    let fine = ["C:\\x", "CON", "\\\\x", "cut", "good"];
+    let listed = ["../x", "/etc/x", "a/b", "..", "", "nul\0x", "cut\nshort"];
+    let listed = [&listed[..], &["C:\\x", "\\\\x", "CON", "good", &long]].concat();
+    for (features, before) in [
+        (&["MLST type*;size*;"][..], "type=file;size=1; "),
+        (&[], "-rw-r--r-- 1 ftp ftp 1 Jan 31 12:00 "),
+    ] {
+        let outer = dir();
+        let target = outer.path().join("target");
+        fs::create_dir(&target).unwrap();
+        let line = |name: &&str| format!("{before}{name}\r\n").into_bytes();
+        let mut lines: Vec<Vec<u8>> = listed.iter().map(line).collect();
+        // No way up, nor round and round.
+        for name in ["..", ".", "../up", "/"] {
+            let is_dir = before
+                .replace("type=file", "type=dir")
+                .replace("-rw-", "drw-");
+            lines.push(format!("{is_dir}{name}\r\n").into_bytes());
+        }
+        let arguments = ["download", "-r", "--jobs", "1", "d"];
+        let (outcome, heard) = play(&target, &arguments, move |talk| {
+            with_lines(talk, features, &lines);
+        });
+        outcome.check(1, "skipped ./../x");
+        assert!(!outcome.err.contains("left out 0"), "{}", outcome.err);
+        for skipped in [".//etc/x", "./a/b", "nul", "./../up"] {
+            let says = format!("skipped {skipped}");
+            assert!(outcome.err.contains(&says), "{says}: {}", outcome.err);
+        }
+        let looked = heard
+            .iter()
+            .filter(|it| it.starts_with("LIST") || it.starts_with("MLSD"));
+        assert_eq!(looked.count(), 1, "{heard:?}");
+        assert_eq!(names(outer.path()), ["target"]);
+        assert_eq!(names(&target), ["d"]);
+        assert_eq!(names(&target.join("d")), fine);
+    }
 }
 
 #[test]
