@@ -228,15 +228,32 @@ impl Round {
         }
     }
 
-    /// Content that has not arrived yet, in bytes.
-    fn missing(&self) -> u64 {
+    /// The files that have not arrived yet, and how much of each is missing.
+    fn missing(&self) -> BTreeMap<PathBuf, u64> {
         let (source, target) = (files(&self.source()), files(&self.target()));
         let missing = source
             .iter()
             .filter(|(path, it)| target.get(*path) != Some(it));
         missing
-            .map(|(path, (content, _))| content.len() as u64 - self.kept(path))
-            .sum()
+            .map(|(path, (content, _))| (path.clone(), content.len() as u64 - self.kept(path)))
+            .collect()
+    }
+
+    /// The files that the last run says it has moved, as far as it could say that.
+    fn moved(&self) -> Vec<PathBuf> {
+        let said = fs::read_to_string(self.said()).unwrap();
+        let lines = said
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let moved = lines.filter(|it: &serde_json::Value| it["bytes"].is_u64());
+        let path = |it: serde_json::Value| it["name"].as_str().unwrap().to_owned();
+        moved
+            .map(|it| path(it).split_once("tree/").unwrap().1.into())
+            .collect()
+    }
+
+    fn said(&self) -> PathBuf {
+        self.dir.path().join("said")
     }
 
     /// How much of a large file is there, though it has no name yet.
@@ -264,7 +281,8 @@ impl Round {
     fn start(&self, args: &[&dyn AsRef<OsStr>]) -> Child {
         let mut command = self.site.command(&[&"--retries", &"0"]);
         command.args(args.iter().map(|arg| arg.as_ref()));
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("--json").stderr(Stdio::null());
+        command.stdout(fs::File::create(self.said()).unwrap());
         command.spawn().unwrap()
     }
 
@@ -333,7 +351,8 @@ fn a_sync_is_run_again_until_it_is_done_and_sends_nothing_twice() {
         };
         let overhead = (SMALL + LARGE) * LINES_OF_A_FILE_BYTES;
         for kill in 0..=KILLS_OF_A_ROUND {
-            let missing = round.missing();
+            let files = round.missing();
+            let missing: u64 = files.values().sum();
             let is_last = kill == KILLS_OF_A_ROUND;
             let until = match is_last {
                 true => u64::MAX,
@@ -342,6 +361,10 @@ fn a_sync_is_run_again_until_it_is_done_and_sends_nothing_twice() {
             let is_done = round.run(args, until, (at + kill) % 2 == 1);
             killed += u64::from(!is_done);
             let passed = round.relay.state.passed.load(SeqCst);
+            let moved = round.moved();
+            assert!(!is_done || moved.len() == files.len(), "{moved:?}");
+            let again = moved.iter().find(|it| !files.contains_key(*it));
+            assert_eq!(again, None, "{way:?} round {at}: it was there");
             assert!(
                 !is_done || passed <= missing + overhead,
                 "{way:?} round {at}: {passed} bytes passed, and {missing} were missing"
@@ -370,7 +393,7 @@ fn copies_of_trees_are_run_again_until_they_are_done() {
             Way::Up => &[&"upload", &"-r", &"tree", &"/pub/"],
             Way::Down => &[&"download", &"-r", &"--force", &"/pub/tree", &"."],
         };
-        let all = round.missing();
+        let all = round.missing().values().sum();
         for kill in 0..=KILLS_OF_A_ROUND {
             let until = match kill == KILLS_OF_A_ROUND {
                 true => u64::MAX,
