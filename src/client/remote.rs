@@ -36,7 +36,11 @@ pub fn make(c: &mut Connection, paths: &[Vec<u8>], outcome: &mut Outcome) -> Res
         })?;
     } else {
         for (kind, (at, _)) in kinds.iter_mut().zip(&refused) {
-            let is_dir = listing::is_dir(c, &paths[*at])?;
+            let is_dir = match listing::is_dir(c, &paths[*at]) {
+                Err(lost) if c.is_lost() => return Err(lost),
+                // A name that cannot be sent, say: it is told as what could not be made.
+                asked => asked.unwrap_or(false),
+            };
             *kind = is_dir.then_some(Kind::Dir);
         }
     }

@@ -23,6 +23,7 @@ against_each_server!(
     a_tree_goes_up_and_comes_down,
     sync_moves_what_has_changed_and_nothing_else,
     one_failure_does_not_keep_the_others_from_coming,
+    what_no_line_can_carry_stays_and_the_others_go,
     digests_are_compared,
 );
 
@@ -56,6 +57,9 @@ fn make(site: &Site, files: usize) {
     fs::create_dir_all(root.join("empty/also empty")).unwrap();
     let plain = |name: &&&str| !name.contains(['*', '?', '[', '\\', '{']) && name.trim() == **name;
     for name in ODD_NAMES.iter().filter(plain) {
+        put(root, format!("odd/{name}"), name.as_bytes(), MADE_S);
+    }
+    for name in ["from -> to", "-> x", "50% off"] {
         put(root, format!("odd/{name}"), name.as_bytes(), MADE_S);
     }
     if site.keeps_bytes {
@@ -243,7 +247,10 @@ fn sync_moves_what_has_changed_and_nothing_else(site: &Site) {
     let expected = ["empty", "many/1/1", "many/2/2", "renamed"];
     let expected = expected.map(|name| format!("uploaded tree/{name}"));
     assert_eq!(moved(&said, "uploaded"), expected, "{said}");
-    site.haul(down).ok();
+    let said = site.haul(down).ok().stdout_text();
+    let expected = ["empty", "many/1/1", "many/2/2", "renamed"];
+    let expected = expected.map(|name| format!("downloaded /pub/copy/{name}"));
+    assert_eq!(moved(&said, "downloaded"), expected, "{said}");
     alike(&tree, &site.remote("copy"), &site.local("back"));
     assert_eq!(site.haul(up).ok().stdout_text(), "");
     assert_eq!(site.haul(down).ok().stdout_text(), "");
@@ -290,6 +297,20 @@ fn one_failure_does_not_keep_the_others_from_coming(site: &Site) {
     assert_eq!(fs::read(site.local("3")).unwrap(), b"mine");
     for n in (0..20).filter(|n| ![3, 7].contains(n)) {
         assert_eq!(fs::read(site.local(&n.to_string())).unwrap(), [n; 10]);
+    }
+}
+
+fn what_no_line_can_carry_stays_and_the_others_go(site: &Site) {
+    let tree = site.local("tree");
+    put(&tree, "a\nDELE b", b"x", MADE_S);
+    put(&tree, "d\n/x", b"x", MADE_S);
+    put(&tree, "b", b"y", MADE_S);
+    let copy: &[&dyn AsRef<OsStr>] = &[&"upload", &"-r", &"tree", &"/pub"];
+    for args in [copy, &[&"sync", &"--delete", &"tree", &":/pub/tree"]] {
+        let done = site.haul(args).expect(1);
+        assert!(done.stderr.contains("DELE b"), "{}", done.stderr);
+        let there = seen(&site.remote("tree"), nothing);
+        assert_eq!(there.keys().collect::<Vec<_>>(), [b"b"]);
     }
 }
 
