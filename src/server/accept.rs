@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::conn::Conn;
 use super::siblings::Siblings;
-use super::{Id, Server, Shared, Socket, queue};
+use super::{Id, Server, Shared, Socket, guarded, queue};
 use crate::session::Session;
 
 /// Connections accepted per turn, so that a flood of them leaves time for those who are there.
@@ -99,10 +99,12 @@ impl Server {
         };
         let session = begin(peer, &self.shared.context(&world), &mut actions);
         let conn = entry.insert(Conn::new(id, stream, bind, session));
-        if implicit_tls {
-            conn.start_tls(&mut self.shared);
-        }
-        conn.perform(actions, &world, &mut self.shared);
+        guarded::with(conn, &mut self.shared, |conn, shared| {
+            if implicit_tls {
+                conn.start_tls(shared);
+            }
+            conn.perform(actions, &world, shared);
+        });
         conn.stranger = Some(self.strangers.add(id));
         self.short = false;
         queue(&mut self.ready, conn);
@@ -120,13 +122,10 @@ impl Server {
         let Some(id) = self.strangers.one_too_many(max) else {
             return;
         };
-        if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
-            if let Some(place) = conn.stranger.take() {
-                self.strangers.remove(place);
-            }
-            conn.displace(&mut self.shared);
-            queue(&mut self.ready, conn);
+        if let Some(place) = self.conn(id).and_then(|conn| conn.stranger.take()) {
+            self.strangers.remove(place);
         }
+        self.with(id, Conn::displace);
     }
 
     pub(super) fn accept_data(&mut self) {
@@ -167,12 +166,8 @@ impl Server {
 
     /// A stranger's connection is closed; its owner goes on waiting.
     fn hand_over(&mut self, place: usize, stream: TcpStream, peer: SocketAddr) {
-        let owner = self.shared.passive.claim(place, peer.ip().to_canonical());
-        match owner.and_then(|id| self.conns.get_mut(id.key).filter(|conn| conn.id == id)) {
-            Some(conn) => {
-                conn.data_arrived(stream, &mut self.shared);
-                queue(&mut self.ready, conn);
-            }
+        match self.shared.passive.claim(place, peer.ip().to_canonical()) {
+            Some(id) => self.with(id, |conn, shared| conn.data_arrived(stream, shared)),
             None => log::debug!("a data connection from {peer} that nobody waits for"),
         }
     }
@@ -185,10 +180,9 @@ impl Server {
             let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) else {
                 continue;
             };
-            if conn.retry_listening(&mut self.shared) {
-                queue(&mut self.ready, conn);
-            } else {
-                self.shared.waiting.push_back(id);
+            match guarded::with(conn, &mut self.shared, Conn::retry_listening) {
+                Some(false) => self.shared.waiting.push_back(id),
+                Some(true) | None => queue(&mut self.ready, conn),
             }
         }
     }

@@ -5,10 +5,8 @@
 //! are wanted, a copy or a rename waits for none of them. Nor does a user wait for all that another
 //! one wants: those who want digests take turns, and nobody has more than two made at a time.
 
-use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +14,7 @@ use std::thread;
 
 use mio::Waker;
 
-use super::Id;
+use super::{Id, guarded};
 use crate::session::{Done, Task};
 use crate::storage::partials::Owner;
 
@@ -236,20 +234,8 @@ impl Drop for Background {
 /// A panic costs the task, not the thread, and not the session that waits for the result.
 fn run(task: Task, cancelled: &AtomicBool) -> io::Result<Done> {
     let lost = task.when_lost();
-    let done = catch_unwind(AssertUnwindSafe(|| task.run(cancelled)));
-    done.unwrap_or_else(|panic| {
-        let error = panicked("a background task", &*panic);
-        lost.ok_or(error)
-    })
-}
-
-/// What becomes of work that panicked.
-pub fn panicked(what: &str, panic: &(dyn Any + Send)) -> io::Error {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or("no text");
-    log::error!("{what} panicked, which is a bug: {text}");
-    io::Error::other("the work panicked")
+    let done = guarded::run("a background task", || task.run(cancelled));
+    done.unwrap_or_else(|error| lost.ok_or(error))
 }
 
 #[cfg(test)]

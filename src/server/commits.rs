@@ -9,7 +9,6 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -17,8 +16,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use super::Id;
-use super::background::panicked;
+use super::{Id, guarded};
 use crate::config::Durability;
 use crate::storage::commit::{self, Committed, Named};
 use crate::storage::staging::{Publish, Upload, WriteBack};
@@ -255,7 +253,7 @@ impl Thread {
             match order {
                 Order::WriteBack(id, number, part) => {
                     self.settle()?;
-                    let result = part.run();
+                    let result = guarded::run("a write-back", || part.run()).and_then(|it| it);
                     self.answer(vec![(id, Answer::WrittenBack { number, result })])?;
                 }
                 Order::Commit(id, upload, how) => {
@@ -312,8 +310,7 @@ impl Thread {
 }
 
 fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
-    let done = catch_unwind(AssertUnwindSafe(work));
-    done.map_err(|panic| panicked("a commit", &*panic)).ok()
+    guarded::run("a commit", work).ok()
 }
 
 /// Whatever happened, each of them is answered.

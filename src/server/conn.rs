@@ -21,6 +21,8 @@ use mio::net::TcpStream;
 
 use super::background::Ticket;
 use super::commits::Lane;
+#[cfg(test)]
+use super::guarded::tests::{self as bugs, Bug};
 use super::pump::QUANTUM_BYTES;
 use super::rate::Pace;
 use super::strangers::Place;
@@ -199,6 +201,8 @@ impl Conn {
 
     /// Tells the session something and does what it says.
     pub fn tell(&mut self, input: Input, shared: &mut Shared) {
+        #[cfg(test)]
+        assert!(!bugs::has(self, Bug::PanicsWhenTold), "asked for");
         if let Input::TaskDone(_) = input {
             self.ticket = None;
         }
@@ -235,7 +239,12 @@ impl Conn {
         self.dead = true;
     }
 
-    /// A slot may have become free.
+    /// Something in it went wrong: it ends with its turn, without another word.
+    pub fn give_up(&mut self) {
+        self.dead = true;
+    }
+
+    /// A slot may have become free. False: none has.
     pub fn retry_listening(&mut self, shared: &mut Shared) -> bool {
         if self.listening_until.is_none() {
             return true;
@@ -350,7 +359,7 @@ impl Conn {
         let mut budget = QUANTUM_BYTES;
         let begin = Instant::now();
         #[cfg(test)]
-        if super::guarded::tests::spins(self) {
+        if bugs::has(self, Bug::Spins) {
             budget = 0;
         }
         self.greet_early(shared);

@@ -1,28 +1,49 @@
-//! A bug in what serves one connection ends that one, and not all of them.
+//! A bug in what serves one connection ends that one, and not all of them; one in what is done for it
+//! elsewhere costs that work, and not the thread that does it.
 
+use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::Shared;
-use super::background::panicked;
-use super::conn::{Conn, Next};
+use super::conn::Conn;
 use super::pump::Tools;
 
-/// Its turn. After a panic the connection is over, and nobody looks into what it leaves: the buffers
-/// and the pipe, in which there may be bytes of its files, are made anew.
-pub(super) fn advance(conn: &mut Conn, shared: &mut Shared) -> Next {
-    let turn = catch_unwind(AssertUnwindSafe(|| {
-        #[cfg(test)]
-        tests::misbehave(conn);
-        conn.advance(shared)
-    }));
-    turn.unwrap_or_else(|panic| {
+/// Does something with a connection. `None`: it panicked, so the connection is over. What it leaves is
+/// not looked into: the buffers and the pipe, in which there may be bytes of its files, are made anew.
+pub(super) fn with<T>(
+    conn: &mut Conn,
+    shared: &mut Shared,
+    work: impl FnOnce(&mut Conn, &mut Shared) -> T,
+) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(|| work(conn, shared)));
+    done.map_err(|panic| {
         panicked("a session", &*panic);
+        conn.give_up();
         match Tools::new() {
             Ok(tools) => shared.tools = tools,
             Err(_) => resume_unwind(panic),
         }
-        Next::Dead
     })
+    .ok()
+}
+
+/// Does work that has a thread.
+///
+/// # Errors
+/// It panicked.
+pub(super) fn run<T>(what: &str, work: impl FnOnce() -> T) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        panicked(what, &*panic);
+        io::Error::other("the work panicked")
+    })
+}
+
+fn panicked(what: &str, panic: &(dyn Any + Send)) {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("no text");
+    log::error!("{what} panicked, which is a bug: {text}");
 }
 
 #[cfg(test)]
@@ -39,27 +60,19 @@ pub(super) mod tests {
     use crate::config::Config;
 
     #[derive(Clone, Copy, PartialEq)]
-    enum Bug {
-        Panics,
+    pub(in crate::server) enum Bug {
+        PanicsMoving,
+        PanicsWhenTold,
         Spins,
     }
 
     /// What goes wrong with the connections from these ports.
     static BUGS: Mutex<Option<HashMap<u16, Bug>>> = Mutex::new(None);
 
-    fn has(port: u16, bug: Bug) -> bool {
+    pub(in crate::server) fn has(conn: &Conn, bug: Bug) -> bool {
+        let port = conn.session().peer().port();
         let bugs = BUGS.lock().unwrap();
         bugs.as_ref().is_some_and(|it| it.get(&port) == Some(&bug))
-    }
-
-    pub(super) fn misbehave(conn: &Conn) {
-        let port = conn.session().peer().port();
-        assert!(!has(port, Bug::Panics), "a bug that was asked for");
-    }
-
-    /// Whether it always has something to do and never does it.
-    pub(in crate::server) fn spins(conn: &Conn) -> bool {
-        has(conn.session().peer().port(), Bug::Spins)
     }
 
     struct Client(BufReader<TcpStream>);
@@ -121,7 +134,7 @@ pub(super) mod tests {
     }
 
     #[track_caller]
-    fn ends_alone(bug: Bug) {
+    fn ends_alone(bug: Bug) -> (SocketAddr, tempfile::TempDir) {
         let (server, dir) = serve();
         let mut other = Client::login(server);
         assert_eq!(other.command("UPLOAD 6 of-another\r\n"), 150);
@@ -137,15 +150,40 @@ pub(super) mod tests {
         assert!(!dir.path().join("broken").exists());
         assert_eq!(Client::login(server).command("NOOP\r\n"), 200);
         assert_eq!(other.command("NOOP\r\n"), 200);
+        (server, dir)
     }
 
     #[test]
     fn e11_a_session_that_panics_ends_alone() {
-        ends_alone(Bug::Panics);
+        let (server, _dir) = ends_alone(Bug::PanicsMoving);
+        // Nobody waits for the session that had begun to write it.
+        let mut next = Client::login(server);
+        assert_eq!(next.command("PARTIAL broken\r\n"), 550);
+        assert_eq!(next.command("UPLOAD 3 broken\r\n"), 150);
+        assert_eq!(next.command("xyz"), 226);
+    }
+
+    #[test]
+    fn a_session_that_panics_when_it_is_told_something_ends_alone() {
+        let (server, dir) = serve();
+        std::fs::write(dir.path().join("file"), b"content").unwrap();
+        let mut other = Client::login(server);
+        let mut broken = Client::login(server);
+        broken.has(Bug::PanicsWhenTold);
+        broken.0.get_mut().write_all(b"HASH file\r\n").unwrap();
+        assert!(broken.is_over());
+        assert_eq!(other.command("HASH file\r\n"), 213);
     }
 
     #[test]
     fn e08_a_session_that_spins_is_ended_and_others_live() {
         ends_alone(Bug::Spins);
+    }
+
+    #[test]
+    fn work_that_panics_is_an_error() {
+        assert_eq!(run("a test", || 1).unwrap(), 1);
+        let lost = run("a test", || panic!("a bug that was asked for"));
+        assert_eq!(lost.unwrap_err().to_string(), "the work panicked");
     }
 }

@@ -12,6 +12,7 @@
 
 mod accept;
 pub mod activation;
+mod answers;
 mod background;
 mod buffers;
 mod commits;
@@ -51,13 +52,12 @@ use slab::Slab;
 
 use crate::config::Config;
 use crate::fingerprint::Fingerprint;
-use crate::session::{Action, Context, Done, Input, Task};
-use crate::storage::partials::{Kept, Key};
+use crate::session::{Action, Context, Input};
 use crate::storage::root::Root;
 use accept::{Listener, counted};
 use background::Background;
 use buffers::Buffers;
-use commits::{Answer, Commits};
+use commits::Commits;
 use conn::{Conn, Next};
 use counts::Counts;
 use lingering::Lingering;
@@ -438,9 +438,22 @@ impl Server {
         }
     }
 
+    fn conn(&mut self, id: Id) -> Option<&mut Conn> {
+        self.conns.get_mut(id.key).filter(|conn| conn.id == id)
+    }
+
+    /// Does something with a connection, if it is still there; what that leaves to be done has its
+    /// turn.
+    fn with(&mut self, id: Id, work: impl FnOnce(&mut Conn, &mut Shared)) {
+        if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
+            guarded::with(conn, &mut self.shared, work);
+            queue(&mut self.ready, conn);
+        }
+    }
+
     fn tell_all(&mut self, tell: impl Fn(&mut Conn, &mut Shared)) {
         for (_, conn) in &mut self.conns {
-            tell(conn, &mut self.shared);
+            guarded::with(conn, &mut self.shared, &tell);
             queue(&mut self.ready, conn);
         }
     }
@@ -459,10 +472,10 @@ impl Server {
             return;
         };
         conn.queued = false;
-        match guarded::advance(conn, &mut self.shared) {
-            Next::Wait => {}
-            Next::Again => queue(&mut self.ready, conn),
-            Next::Dead => {
+        match guarded::with(conn, &mut self.shared, Conn::advance) {
+            Some(Next::Wait) => {}
+            Some(Next::Again) => queue(&mut self.ready, conn),
+            Some(Next::Dead) | None => {
                 // Its key stays taken until the end of the turn; being queued keeps it from being
                 // served again.
                 conn.queued = true;
@@ -488,127 +501,24 @@ impl Server {
         }
     }
 
-    fn hear_background(&mut self) {
-        let now = self.shared.now;
-        while let Some((id, answer)) = self.shared.passwords.as_mut().and_then(|p| p.answer(now)) {
-            if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
-                conn.tell(Input::PasswordChecked(answer), &mut self.shared);
-                queue(&mut self.ready, conn);
-            }
-        }
-        while let Some((id, answer)) = self.shared.commits.answer() {
-            match self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
-                Some(conn) => {
-                    conn.hear(answer, &mut self.shared);
-                    queue(&mut self.ready, conn);
-                }
-                None => {
-                    if let Answer::Committed(committed) = answer {
-                        conn::dispose_of(committed.replaced, &self.shared);
-                    }
-                }
-            }
-        }
-        while let Some(answer) = self.shared.readers.answer() {
-            let id = answer.id;
-            if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
-                conn.hear_reading(answer, &mut self.shared);
-                queue(&mut self.ready, conn);
-            }
-        }
-        while let Some((id, done)) = self.shared.background.result() {
-            match done {
-                Ok(Done::Counted(count, more)) => self.counts.counted(count, more, now),
-                Ok(Done::CountLost) => self.counts.lost(now),
-                Ok(Done::Kept { key, kept }) => self.kept(key, kept),
-                Ok(Done::Forgotten(key)) => self.kept(Some(key), None),
-                done => {
-                    if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
-                        conn.tell(Input::TaskDone(done), &mut self.shared);
-                        queue(&mut self.ready, conn);
-                    }
-                }
-            }
-        }
-        if let Some(piece) = self.counts.piece(now) {
-            let task = Task::Count(piece);
-            self.shared.background.order_unattended(task);
-        }
-    }
-
-    /// What there was of an upload that broke off is where it belongs.
-    fn kept(&mut self, key: Option<Key>, kept: Option<Kept>) {
-        let has_to_go = key.is_some_and(|key| self.shared.uploads.kept(key));
-        match (kept, key) {
-            (Some(kept), _) if has_to_go => {
-                let task = Task::Forget(kept.place);
-                self.shared.background.order_unattended(task);
-            }
-            (Some(kept), _) => self.shared.sweeper.kept(kept),
-            (None, Some(key)) if has_to_go => {
-                self.shared.uploads.kept(key);
-            }
-            (None, _) => {}
-        }
-    }
-
-    /// Whoever asked for a partial that another session writes gets an answer: at once if that
-    /// session is alive; if it has lost its client, behind its end.
-    fn settle_takeovers(&mut self) {
-        let now = self.shared.now;
-        let silence = self.shared.world.config.limits.takeover_after;
-        while let Some((asker, writer, key)) = self.shared.uploads.next_asked() {
-            match self
-                .conns
-                .get_mut(writer.key)
-                .filter(|conn| conn.id == writer)
-            {
-                Some(conn) if !conn.is_silent(now, silence) => self.tell_reached(asker, false),
-                Some(conn) => {
-                    conn.give_way();
-                    queue(&mut self.ready, conn);
-                    self.shared.uploads.wait(key, asker);
-                }
-                None => self.shared.uploads.wait(key, asker),
-            }
-        }
-        while let Some(id) = self.shared.uploads.next_freed() {
-            self.tell_reached(id, true);
-        }
-    }
-
-    fn tell_reached(&mut self, id: Id, free: bool) {
-        if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
-            conn.tell_reached(free, &mut self.shared);
-            queue(&mut self.ready, conn);
-        }
-    }
-
     fn expire(&mut self) {
         let now = self.shared.now;
         self.shared.lingering.expire(now);
         while let Some(id) = self.timers.woken(now) {
-            if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
-                queue(&mut self.ready, conn);
-            }
+            self.with(id, |_, _| {});
         }
+        let world = self.shared.world.clone();
         while let Some((at, id)) = self.timers.pop(now) {
-            let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) else {
+            let Some(conn) = self.conn(id).filter(|conn| conn.timer_at == Some(at)) else {
                 continue;
             };
-            if conn.timer_at != Some(at) {
-                continue;
-            }
-            conn.timer_at = None;
-            match conn.deadline(&self.shared.world) {
+            conn.timer_at = conn.deadline(&world);
+            match conn.timer_at {
                 Some(deadline) if deadline <= now => {
-                    conn.expire(&mut self.shared);
-                    queue(&mut self.ready, conn);
+                    conn.timer_at = None;
+                    self.with(id, Conn::expire);
                 }
-                Some(deadline) => {
-                    conn.timer_at = Some(deadline);
-                    self.timers.schedule(deadline, id);
-                }
+                Some(deadline) => self.timers.schedule(deadline, id),
                 None => {}
             }
         }
@@ -620,7 +530,7 @@ impl Server {
     fn bury(&mut self) {
         while let Some(key) = self.dead.pop() {
             let mut conn = self.conns.remove(key);
-            conn.bury(&mut self.shared);
+            guarded::with(&mut conn, &mut self.shared, Conn::bury);
             if let Some(place) = conn.stranger {
                 self.strangers.remove(place);
             }

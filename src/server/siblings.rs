@@ -118,6 +118,7 @@ impl Siblings {
                 // The oldest matter least.
                 let excess = self.attempts.len().saturating_sub(ADDRESSES_PER_MESSAGE);
                 self.attempts.drain(..excess);
+                self.told_at = now;
                 return;
             }
             self.attempts.pop_front();
@@ -326,8 +327,10 @@ mod tests {
             name: b"anna".to_vec(),
             right,
         };
+        now += TELL_EVERY;
         siblings.tell(1, &per_address, vec![attempt(false); 5000], now);
         assert_eq!(siblings.attempts.len(), ADDRESSES_PER_MESSAGE);
+        assert!(siblings.due(1).is_some_and(|due| due > now), "no busy loop");
         assert!(!said(&parent).is_empty());
         siblings.attempts.truncate(1);
         now += TELL_EVERY;

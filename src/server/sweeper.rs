@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::wall_s;
+use super::{guarded, wall_s};
 use crate::storage::partials::{Index, Kept, Sweep};
 use crate::storage::root::Root;
 
@@ -41,7 +41,12 @@ impl Sweeper {
         };
         thread::Builder::new()
             .name("sweeper".into())
-            .spawn(move || while work.go_on() {})?;
+            .spawn(move || {
+                // What panicked once would do so again at once.
+                while guarded::run("the sweeper", || work.go_on())
+                    .unwrap_or_else(|_| work.hear(WALK_AGAIN))
+                {}
+            })?;
         Ok(Sweeper { kept })
     }
 

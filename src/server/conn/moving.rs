@@ -13,6 +13,8 @@ use super::committing::Written;
 use super::news::News;
 use super::reading::Reading;
 use super::{Conn, INPUT_BYTES, OUTPUT_BYTES, protected};
+#[cfg(test)]
+use crate::server::guarded::tests::{self as bugs, Bug};
 use crate::server::pump::{self, Pump, Step, Wire};
 use crate::server::tls::Tls;
 use crate::server::{Id, Shared, Socket, listen};
@@ -176,6 +178,8 @@ impl Conn {
         budget: &mut usize,
         allowed: &mut usize,
     ) -> Step {
+        #[cfg(test)]
+        assert!(!bugs::has(self, Bug::PanicsMoving), "asked for");
         match &mut moving.data {
             Data::Failed | Data::Awaited | Data::Connecting(_) => Step::Blocked,
             Data::Open {

@@ -1,0 +1,86 @@
+//! What others have done for connections: the threads, and connections for each other.
+
+use super::commits::Answer;
+use super::conn::dispose_of;
+use super::{Id, Server};
+use crate::session::{Done, Input, Task};
+use crate::storage::partials::{Kept, Key};
+
+impl Server {
+    pub(super) fn hear_background(&mut self) {
+        let now = self.shared.now;
+        while let Some((id, answer)) = self.shared.passwords.as_mut().and_then(|p| p.answer(now)) {
+            self.tell(id, Input::PasswordChecked(answer));
+        }
+        while let Some((id, answer)) = self.shared.commits.answer() {
+            match answer {
+                Answer::Committed(committed) if self.conn(id).is_none() => {
+                    dispose_of(committed.replaced, &self.shared);
+                }
+                answer => self.with(id, |conn, shared| conn.hear(answer, shared)),
+            }
+        }
+        while let Some(answer) = self.shared.readers.answer() {
+            self.with(answer.id, |conn, shared| conn.hear_reading(answer, shared));
+        }
+        while let Some((id, done)) = self.shared.background.result() {
+            match done {
+                Ok(Done::Counted(count, more)) => self.counts.counted(count, more, now),
+                Ok(Done::CountLost) => self.counts.lost(now),
+                Ok(Done::Kept { key, kept }) => self.kept(key, kept),
+                Ok(Done::Forgotten(key)) => self.kept(Some(key), None),
+                done => self.tell(id, Input::TaskDone(done)),
+            }
+        }
+        if let Some(piece) = self.counts.piece(now) {
+            let task = Task::Count(piece);
+            self.shared.background.order_unattended(task);
+        }
+    }
+
+    fn tell(&mut self, id: Id, input: Input) {
+        self.with(id, |conn, shared| conn.tell(input, shared));
+    }
+
+    /// What there was of an upload that broke off is where it belongs.
+    fn kept(&mut self, key: Option<Key>, kept: Option<Kept>) {
+        let has_to_go = key.is_some_and(|key| self.shared.uploads.kept(key));
+        match (kept, key) {
+            (Some(kept), _) if has_to_go => {
+                let task = Task::Forget(kept.place);
+                self.shared.background.order_unattended(task);
+            }
+            (Some(kept), _) => self.shared.sweeper.kept(kept),
+            (None, Some(key)) if has_to_go => {
+                self.shared.uploads.kept(key);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Whoever asked for a partial that another session writes gets an answer: at once if that
+    /// session is alive; if it has lost its client, behind its end.
+    pub(super) fn settle_takeovers(&mut self) {
+        let now = self.shared.now;
+        let silence = self.shared.world.config.limits.takeover_after;
+        while let Some((asker, writer, key)) = self.shared.uploads.next_asked() {
+            match self.conn(writer) {
+                Some(conn) if !conn.is_silent(now, silence) => {
+                    self.tell_reached(asker, false);
+                    continue;
+                }
+                Some(_) => self.with(writer, |conn, _| conn.give_way()),
+                // It panicked, and had no time to say that it writes no more.
+                None => self.shared.uploads.end(key, writer),
+            }
+            self.shared.uploads.wait(key, asker);
+        }
+        while let Some(id) = self.shared.uploads.next_freed() {
+            self.tell_reached(id, true);
+        }
+    }
+
+    fn tell_reached(&mut self, id: Id, free: bool) {
+        self.with(id, |conn, shared| conn.tell_reached(free, shared));
+    }
+}
