@@ -8,7 +8,7 @@ use super::due::Due;
 use super::job::{Ended, Job, Outcome, Transfer, Via};
 use super::record::Record;
 use super::transfers::{EndOfText, Running, What};
-use super::{Action, Answer, Context, Handled, Later, Session, Turn, Wait, Who};
+use super::{Action, Answer, Context, Handled, Session, Turn, Wait, Who};
 use crate::proto::addr;
 use crate::proto::reply::Reply;
 use crate::proto::upload::IMMEDIATE_BYTES_MAX;
@@ -23,7 +23,7 @@ pub(super) fn abor(session: &mut Session, turn: &mut Turn) -> Handled {
             }
             running.aborting = true;
             turn.out.push(Action::CutTransfer);
-            Ok(Answer::Later(Later::Cut))
+            Ok(Answer::Cut)
         }
         _ => Ok(Reply::new(226, "There is nothing to abort.").into()),
     }
@@ -180,9 +180,8 @@ impl Session {
                     return self.hang_up(reply, out);
                 }
                 let (job, via, protect) = (Job::Discard(left), Via::Control, false);
-                out.push(Action::Transfer(Box::new(Transfer { job, via, protect })));
                 let what = What::Discard(reply);
-                self.answer(Ok(Answer::Later(Later::Transfer { via, what })), out);
+                self.transfer(Transfer { job, via, protect }, what, out);
             }
             (Outcome::Stalled, What::Store { .. } | What::Discard(_), job) => {
                 break_off(job, out);

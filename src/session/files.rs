@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::login::Login;
 use super::partials::{remove_partial, size_of_partial};
-use super::{Action, Algorithm, Answer, Handled, Later, Task, Turn};
+use super::{Action, Algorithm, Handled, Pending, Task, Turn};
 use crate::accounts::Permission;
 use crate::config::Durability;
 use crate::proto::facts::{Kind, write_facts};
@@ -134,7 +134,7 @@ pub(super) fn rnto(login: &mut Login, turn: &mut Turn) -> Handled {
                 return Ok(reply.into());
             }
             turn.out.push(Action::Run(Task::SyncNames(renamed)));
-            Ok(Answer::Later(Later::Names(reply)))
+            Ok(Pending::Names(reply).into())
         }
         Err(error) => Err(match Errno::from_io_error(&error) {
             Some(Errno::XDEV) => Reply::new(553, "That is on another file system."),
@@ -263,7 +263,7 @@ fn digest(
         bytes: meta.size,
         algorithm,
     };
-    Ok(Answer::Later(Later::Digest { reply, of }))
+    Ok(Pending::Digest { reply, of }.into())
 }
 
 /// draft-bryan-ftp-hash section 3.

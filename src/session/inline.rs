@@ -9,7 +9,7 @@ use super::login::Login;
 use super::partials::{self, Asked, Begun, Continuing, NotYet};
 use super::text::{Source, Style, Text};
 use super::transfers::{EndOfText, What, mode_of, part_of};
-use super::{Action, Answer, Handled, Later, Session, Task, Turn, Who};
+use super::{Action, Answer, Handled, Pending, Session, Task, Turn, Who};
 use crate::accounts::Permission;
 use crate::proto::reply::Reply;
 use crate::proto::upload::{self, Head, IMMEDIATE_BYTES_MAX};
@@ -17,11 +17,10 @@ use crate::storage::partials::NAMED_FROM_BYTES;
 use crate::storage::staging::Publish;
 use crate::storage::walk::Tree;
 
-fn in_band(turn: &mut Turn, job: Job, what: What) -> Handled {
+/// Over the control connection.
+pub(super) fn in_band(job: Job, what: What) -> Handled {
     let (via, protect) = (Via::Control, false);
-    turn.out
-        .push(Action::Transfer(Box::new(Transfer { job, via, protect })));
-    Ok(Answer::Later(Later::Transfer { via, what }))
+    Ok(Answer::Transfer(Transfer { job, via, protect }, what))
 }
 
 pub(super) fn download(login: &mut Login, turn: &mut Turn) -> Handled {
@@ -33,7 +32,7 @@ pub(super) fn download(login: &mut Login, turn: &mut Turn) -> Handled {
         150,
         format!("{} bytes follow.", send.bytes),
     )));
-    in_band(turn, Job::Send(send), What::Send)
+    in_band(Job::Send(send), What::Send)
 }
 
 pub(super) fn tree(login: &mut Login, turn: &mut Turn) -> Handled {
@@ -42,7 +41,7 @@ pub(super) fn tree(login: &mut Login, turn: &mut Turn) -> Handled {
     let title = [b"Tree of ", path.as_bytes()].concat();
     let style = Style::facts(turn.preferences.facts, login.permissions);
     let text = Text::in_reply(250, &title, source, style);
-    in_band(turn, Job::Text(Box::new(text)), What::Text(EndOfText::Tree))
+    in_band(Job::Text(Box::new(text)), What::Text(EndOfText::Tree))
 }
 
 /// The number is looked at before anything else, and every refusal of an immediate upload first
@@ -56,12 +55,12 @@ pub(super) fn upload(session: &mut Session, turn: &mut Turn) -> Handled {
         }
         Head::Lost => {
             let text = format!("UPLOAD with + takes up to {IMMEDIATE_BYTES_MAX} bytes.");
-            return Ok(Answer::Later(Later::Close(Reply::new(501, text))));
+            return Ok(Answer::Close(Reply::new(501, text)));
         }
     };
     let Who::Known(login) = &mut session.who else {
         if immediate {
-            return Ok(Answer::Later(Later::Close(super::not_logged_in())));
+            return Ok(Answer::Close(super::not_logged_in()));
         }
         return refuse_waiting(turn, super::not_logged_in());
     };
@@ -71,7 +70,7 @@ pub(super) fn upload(session: &mut Session, turn: &mut Turn) -> Handled {
             take_body(turn, receive, what, (!immediate).then_some(reply))
         }
         Err(NotYet::Refused(reply)) if immediate => {
-            in_band(turn, Job::Discard(bytes), What::Discard(reply))
+            in_band(Job::Discard(bytes), What::Discard(reply))
         }
         Err(NotYet::Refused(reply)) => refuse_waiting(turn, reply),
         Err(NotYet::Asking) => NotYet::Asking.answer(),
@@ -92,23 +91,25 @@ fn take_body(turn: &mut Turn, receive: Receive, what: What, reply: Option<Reply>
     let job = Job::Receive(Box::new(receive));
     let Some(file) = file else {
         turn.out.extend(reply.map(Action::Reply));
-        return in_band(turn, job, what);
+        return in_band(job, what);
     };
     // The stated digest is that of the whole file, and a part of it is here already.
     let (via, protect) = (Via::Control, false);
     turn.out
         .push(Action::Run(Task::Hash { file: file?, bytes }));
-    Ok(Answer::Later(Later::Continue(Continuing {
+    let transfer = Transfer { job, via, protect };
+    let continuing = Continuing {
         reply,
-        transfer: Transfer { job, via, protect },
+        transfer,
         what,
-    })))
+    };
+    Ok(Pending::Continue(continuing).into())
 }
 
 /// A client that did not wait for 150 has sent its body already: what follows is no command.
 fn refuse_waiting(turn: &Turn, reply: Reply) -> Handled {
     if turn.more_behind {
-        return Ok(Answer::Later(Later::Close(reply)));
+        return Ok(Answer::Close(reply));
     }
     Err(reply)
 }

@@ -2,11 +2,11 @@
 
 use rustix::io::Errno;
 
-use super::job::{Job, Transfer, Via};
+use super::job::Job;
 use super::login::Login;
 use super::text::{Source, Style, Text};
 use super::transfers::{EndOfText, What, begin};
-use super::{Action, Answer, Handled, Later, Session, Turn, Wait, Who};
+use super::{Handled, Session, Turn, Wait, Who, inline};
 use crate::accounts::Permission;
 use crate::proto::facts::Kind;
 use crate::proto::reply::{IntoText, Reply};
@@ -171,13 +171,7 @@ pub(super) fn stat(session: &mut Session, turn: &mut Turn) -> Handled {
         now_s: turn.cx.wall_s,
     };
     let text = Text::in_reply(213, &title, source, style);
-    let (job, via, protect) = (Job::Text(Box::new(text)), Via::Control, false);
-    turn.out
-        .push(Action::Transfer(Box::new(Transfer { job, via, protect })));
-    Ok(Answer::Later(Later::Transfer {
-        via,
-        what: What::Text(EndOfText::Status),
-    }))
+    inline::in_band(Job::Text(Box::new(text)), What::Text(EndOfText::Status))
 }
 
 fn status(session: &Session) -> Reply {

@@ -8,8 +8,7 @@ use super::files::path_of;
 use super::security::{self, Security};
 use super::verbs::{self, FEATURES_OF_NO_VERB, Feature, VERBS};
 use super::{
-    Action, Algorithm, Answer, Context, Handled, Later, PasswordAnswer, Session, Turn, Via, Wait,
-    Who,
+    Action, Algorithm, Answer, Context, Handled, PasswordAnswer, Session, Turn, Via, Wait, Who,
 };
 use crate::accounts::password::Password;
 use crate::accounts::users::User;
@@ -115,7 +114,7 @@ pub(super) fn pass(session: &mut Session, turn: &mut Turn) -> Handled {
         name: name.clone(),
         password,
     });
-    Ok(Answer::Later(Later::Password { name }))
+    Ok(Answer::Later(Wait::Password { name }))
 }
 
 impl Session {
@@ -173,14 +172,14 @@ impl Session {
             false => Reply::new(530, "Login incorrect."),
         };
         let delay = limits.wrong_password_delay * u32::from(*wrong_passwords);
-        Ok(Answer::Later(match (delay.is_zero(), last) {
-            (true, true) => Later::Close(reply),
-            (true, false) => return Err(reply),
+        match (delay.is_zero(), last) {
+            (true, true) => Ok(Answer::Close(reply)),
+            (true, false) => Err(reply),
             (false, last) => {
                 let until = cx.now + delay;
-                Later::Refusal { until, reply, last }
+                Ok(Answer::Later(Wait::Refusal { until, reply, last }))
             }
-        }))
+        }
     }
 
     pub(super) fn refuses_at(&self, now: Instant) -> bool {
@@ -214,7 +213,7 @@ impl Session {
             PasswordAnswer::Wrong => self.refuse(&name, cx),
             PasswordAnswer::Busy => {
                 let reply = Reply::new(421, "Too many are logging in; try again later.");
-                Ok(Answer::Later(Later::Close(reply)))
+                Ok(Answer::Close(reply))
             }
         };
         self.answer(handled, out);
@@ -238,7 +237,7 @@ pub(super) fn rein(session: &mut Session, turn: &mut Turn) -> Handled {
 }
 
 pub(super) fn quit(_: &mut Session, _: &mut Turn) -> Handled {
-    Ok(Answer::Later(Later::Close(Reply::new(221, "Goodbye."))))
+    Ok(Answer::Close(Reply::new(221, "Goodbye.")))
 }
 
 pub(super) fn noop(_: &mut Session, _: &mut Turn) -> Handled {

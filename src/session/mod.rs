@@ -124,6 +124,12 @@ enum Pending {
     Continue(Continuing),
 }
 
+impl From<Pending> for Answer {
+    fn from(pending: Pending) -> Answer {
+        Answer::Later(Wait::Task(Box::new(pending)))
+    }
+}
+
 /// One control connection.
 #[derive(Debug)]
 pub struct Session {
@@ -151,45 +157,16 @@ pub struct Session {
 /// What a handler makes of a command: exactly one final reply, now or later.
 enum Answer {
     Now(Reply),
-    Later(Later),
-}
-
-/// What the final reply waits for.
-enum Later {
-    Password {
-        name: Vec<u8>,
-    },
-    Refusal {
-        until: Instant,
-        reply: Reply,
-        last: bool,
-    },
-    Listening {
-        extended: bool,
-    },
-    Digest {
-        reply: fn(&files::DigestOf, &str) -> Reply,
-        of: files::DigestOf,
-    },
-    Copy {
-        reply: Reply,
-        transfer: Transfer,
-        what: What,
-    },
-    /// This reply, when the names are on the disk.
-    Names(Reply),
-    Continue(Continuing),
+    Later(Wait),
+    /// Behind the end of this transfer.
+    Transfer(Transfer, What),
+    /// Behind the end of the transfer that is running (ABOR).
+    Cut,
     /// The same line once more, when the shell has said who else is at it.
     Reach,
-    Transfer {
-        via: Via,
-        what: What,
-    },
-    /// The end of the transfer that is running (ABOR).
-    Cut,
     /// TLS begins behind this reply.
     Tls(Reply),
-    /// There is no later: the connection closes behind this reply.
+    /// The connection closes behind this reply.
     Close(Reply),
 }
 
@@ -344,12 +321,6 @@ impl Session {
             return self.hang_up(Reply::new(500, "This is an FTP server."), out);
         }
         self.last_command = cx.now;
-        if !line::verb_and_argument(&clean)
-            .0
-            .eq_ignore_ascii_case(b"NOOP")
-        {
-            self.last_deed = cx.now;
-        }
         self.run_line(&clean, more_behind, None, cx, out);
     }
 
@@ -363,6 +334,9 @@ impl Session {
     ) {
         let (name, argument) = line::verb_and_argument(clean);
         let verb = verbs::find(name);
+        if verb.is_none_or(|verb| verb.is_deed) {
+            self.last_deed = self.last_command;
+        }
         let line = Line {
             clean,
             argument: argument.unwrap_or_default(),
@@ -374,14 +348,14 @@ impl Session {
             None => self.unknown(cx),
             Some(verb) => self.run(verb, &line, cx, out),
         };
-        if let Ok(Answer::Later(Later::Reach)) = handled {
+        if let Ok(Answer::Reach) = handled {
             return self.wait_to_reach(clean, more_behind);
         }
         if let Who::Known(login) = &mut self.who {
             if verb.is_none_or(|verb| !verb.keeps_prefix) {
                 login.restart = 0;
             }
-            if handled.is_err() || verb.is_none_or(|verb| verb.name != "RNFR") {
+            if handled.is_err() || verb.is_none_or(|verb| !verb.keeps_rename) {
                 login.rename_from = None;
             }
         }
@@ -438,46 +412,31 @@ impl Session {
             *unknown_verbs += 1;
             if *unknown_verbs >= cx.config.limits.unknown_verbs_max {
                 let reply = Reply::new(421, "Too many unknown commands.");
-                return Ok(Answer::Later(Later::Close(reply)));
+                return Ok(Answer::Close(reply));
             }
         }
         Err(Reply::new(500, "Unknown command."))
     }
 
     fn answer(&mut self, handled: Handled, out: &mut Vec<Action>) {
-        let later = match handled {
-            Ok(Answer::Now(reply)) | Err(reply) => return self.say(reply, out),
-            Ok(Answer::Later(later)) => later,
-        };
-        self.wait = match later {
-            Later::Cut | Later::Reach => return,
-            Later::Close(reply) => return self.hang_up(reply, out),
-            Later::Tls(reply) => {
-                out.push(Action::Reply(reply));
-                return out.push(Action::StartTls);
-            }
-            Later::Password { name } => Wait::Password { name },
-            Later::Refusal { until, reply, last } => Wait::Refusal { until, reply, last },
-            Later::Listening { extended } => Wait::Listening { extended },
-            Later::Digest { reply, of } => Wait::Task(Box::new(Pending::Digest { reply, of })),
-            Later::Names(reply) => Wait::Task(Box::new(Pending::Names(reply))),
-            Later::Copy {
-                reply,
-                transfer,
-                what,
-            } => Wait::Task(Box::new(Pending::Copy {
-                reply,
-                transfer,
-                what,
-            })),
-            Later::Continue(continuing) => Wait::Task(Box::new(Pending::Continue(continuing))),
-            Later::Transfer { via, what } => Wait::Transfer(Box::new(Running {
-                since: self.last_command,
-                via,
-                what,
-                aborting: false,
-            })),
-        };
+        match handled {
+            Ok(Answer::Now(reply)) | Err(reply) => self.say(reply, out),
+            Ok(Answer::Later(wait)) => self.wait = wait,
+            Ok(Answer::Transfer(transfer, what)) => self.transfer(transfer, what, out),
+            Ok(Answer::Cut | Answer::Reach) => {}
+            Ok(Answer::Close(reply)) => self.hang_up(reply, out),
+            Ok(Answer::Tls(reply)) => out.extend([Action::Reply(reply), Action::StartTls]),
+        }
+    }
+
+    fn transfer(&mut self, transfer: Transfer, what: What, out: &mut Vec<Action>) {
+        self.wait = Wait::Transfer(Box::new(Running {
+            since: self.last_command,
+            via: transfer.via,
+            what,
+            aborting: false,
+        }));
+        out.push(Action::Transfer(Box::new(transfer)));
     }
 
     fn task_done(&mut self, done: io::Result<Done>, out: &mut Vec<Action>) {
@@ -504,9 +463,7 @@ impl Session {
                 Ok(Done::Nothing),
             ) => {
                 out.push(Action::Reply(reply));
-                let via = transfer.via;
-                out.push(Action::Transfer(Box::new(transfer)));
-                return self.answer(Ok(Answer::Later(Later::Transfer { via, what })), out);
+                return self.transfer(transfer, what, out);
             }
             (pending, done) => {
                 debug_assert!(false, "{done:?} is no answer to {pending:?}");

@@ -8,10 +8,10 @@ use rustix::io::Errno;
 use sha2::Sha256;
 
 use super::files::{DigestOf, dispose_of};
-use super::job::{Job, Transfer, Via};
+use super::job::{Job, Transfer};
 use super::login::Login;
 use super::transfers::What;
-use super::{Action, Algorithm, Answer, Context, Handled, Later, Session, Task, Turn, Wait};
+use super::{Action, Algorithm, Answer, Context, Handled, Pending, Session, Task, Turn, Wait};
 use crate::proto::reply::Reply;
 use crate::storage::partials::{Found, Interrupted, Place, Removed, Retained};
 use crate::storage::path::VirtualPath;
@@ -112,7 +112,7 @@ pub(super) enum NotYet {
 impl NotYet {
     pub(super) fn answer(self) -> Handled {
         match self {
-            NotYet::Asking => Ok(Answer::Later(Later::Reach)),
+            NotYet::Asking => Ok(Answer::Reach),
             NotYet::Refused(reply) => Err(reply),
         }
     }
@@ -210,9 +210,7 @@ impl Session {
             }
             Err(error) => return self.hang_up(error.into(), out),
         };
-        let via = Via::Control;
-        out.push(Action::Transfer(Box::new(transfer)));
-        self.answer(Ok(Answer::Later(Later::Transfer { via, what })), out);
+        self.transfer(transfer, what, out);
     }
 }
 
@@ -234,7 +232,7 @@ pub(super) fn partial(login: &mut Login, turn: &mut Turn) -> Handled {
         algorithm: Algorithm::Sha256,
     };
     let reply = |of: &DigestOf, hex: &str| Reply::new(213, format!("{} {hex}", of.bytes));
-    Ok(Answer::Later(Later::Digest { reply, of }))
+    Ok(Pending::Digest { reply, of }.into())
 }
 
 /// The size of what is not published and can be continued.

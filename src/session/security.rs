@@ -4,7 +4,7 @@
 //! as before.
 
 use super::login::leave;
-use super::{Answer, Context, Handled, Later, Login, Session, Turn};
+use super::{Answer, Context, Handled, Login, Session, Turn};
 use crate::accounts;
 use crate::config::TlsLevel;
 use crate::proto::reply::Reply;
@@ -59,11 +59,11 @@ pub(super) fn auth(session: &mut Session, turn: &mut Turn) -> Handled {
     if turn.more_behind {
         // Injected in front of the handshake, they would be taken for the client's.
         log::warn!("{} sent bytes behind AUTH", session.peer);
-        return Ok(Answer::Later(Later::Close(reply)));
+        return Ok(Answer::Close(reply));
     }
     leave(session, turn);
     *turn.security = Security::EXPLICIT;
-    Ok(Answer::Later(Later::Tls(reply)))
+    Ok(Answer::Tls(reply))
 }
 
 /// A number that means nothing with TLS, but without it no PROT (RFC 4217 section 9).

@@ -8,7 +8,7 @@ use super::job::{Job, Receive, Send, Transfer, Via};
 use super::login::Login;
 use super::partials::{self, Asked, Begun};
 use super::security::refuse_clear_data;
-use super::{Action, Answer, Handled, Later, Task, Turn};
+use super::{Action, Answer, Handled, Pending, Task, Turn, Wait};
 use crate::proto::addr::{self, BadAddress};
 use crate::proto::ascii::{FromWire, ToWire};
 use crate::proto::facts::{Kind, Meta};
@@ -135,7 +135,7 @@ pub(super) fn pasv(login: &mut Login, turn: &mut Turn) -> Handled {
     }
     login.data = None;
     turn.out.push(Action::Listen);
-    Ok(Answer::Later(Later::Listening { extended: false }))
+    Ok(Answer::Later(Wait::Listening { extended: false }))
 }
 
 /// RFC 2428 section 3.
@@ -158,7 +158,7 @@ pub(super) fn epsv(login: &mut Login, turn: &mut Turn) -> Handled {
         }
     }
     turn.out.push(Action::Listen);
-    Ok(Answer::Later(Later::Listening { extended: true }))
+    Ok(Answer::Later(Wait::Listening { extended: true }))
 }
 
 fn wrong_family(v4: bool) -> Reply {
@@ -249,9 +249,7 @@ pub(super) fn begin(
     let protect = turn.security.protects_data();
     login.data = None;
     turn.out.push(Action::Reply(preliminary));
-    turn.out
-        .push(Action::Transfer(Box::new(Transfer { job, via, protect })));
-    Ok(Answer::Later(Later::Transfer { via, what }))
+    Ok(Answer::Transfer(Transfer { job, via, protect }, what))
 }
 
 // Files -------------------------------------------------------------------------------------------
@@ -391,11 +389,12 @@ fn receive(
     }));
     let protect = turn.security.protects_data();
     let transfer = Transfer { job, via, protect };
-    Ok(Answer::Later(Later::Copy {
+    let copy = Pending::Copy {
         reply: preliminary,
         transfer,
         what,
-    }))
+    };
+    Ok(copy.into())
 }
 
 /// A file that is replaced passes its permission bits on, as if it had been written into.

@@ -21,6 +21,10 @@ pub struct Verb {
     pub while_busy: bool,
     /// REST before it stays in force for the next transfer.
     pub keeps_prefix: bool,
+    /// RNFR before it stays in force for the next command.
+    pub keeps_rename: bool,
+    /// It shows that somebody is there who wants something: NOOP alone does not keep a session.
+    pub is_deed: bool,
     /// Its line in FEAT.
     pub feature: Feature,
     /// How it is written, for HELP.
@@ -76,6 +80,8 @@ const fn row(name: &'static str, argument: Argument, run: Run, help: &'static st
         run,
         while_busy: false,
         keeps_prefix: false,
+        keeps_rename: false,
+        is_deed: true,
         feature: Feature::None,
         help,
     }
@@ -133,7 +139,7 @@ pub static VERBS: &[Verb] = &[
     row("MLST", Optional, LoggedIn(P::List, files::mlst), "MLST [path]").feat(Feature::Facts),
     row("MODE", Required, LoggedIn(P::None, transfers::mode), "MODE S").keeps(),
     row("NLST", Optional, LoggedIn(P::List, listings::nlst), "NLST [path]"),
-    row("NOOP", No, Anytime(login::noop), "NOOP").busy().keeps(),
+    Verb { is_deed: false, ..row("NOOP", No, Anytime(login::noop), "NOOP").busy().keeps() },
     row("OPTS", Required, Anytime(login::opts), "OPTS UTF8|MLST|HASH [value]"),
     row("P@SW", No, LoggedIn(P::None, transfers::pasv), "P@SW").keeps(),
     row("PARTIAL", Required, LoggedIn(P::Write, partials::partial), "PARTIAL path").feat(Feature::Name),
@@ -149,7 +155,7 @@ pub static VERBS: &[Verb] = &[
     row("REST", Required, LoggedIn(P::None, transfers::rest), "REST offset").keeps().feat(Feature::Line("REST STREAM")),
     row("RETR", Required, LoggedIn(P::Read, transfers::retr), "RETR path"),
     row("RMD", Required, LoggedIn(P::Delete, files::rmd), "RMD path"),
-    row("RNFR", Required, LoggedIn(P::Rename, files::rnfr), "RNFR path"),
+    Verb { keeps_rename: true, ..row("RNFR", Required, LoggedIn(P::Rename, files::rnfr), "RNFR path") },
     row("RNTO", Required, LoggedIn(P::Rename, files::rnto), "RNTO path"),
     row("SITE", Required, LoggedIn(P::None, site::site), "SITE HELP|CHMOD|UTIME|IDLE|UMASK|QUOTA"),
     row("SIZE", Required, LoggedIn(P::List, files::size), "SIZE path").feat(Feature::Name),
