@@ -69,6 +69,41 @@ fn one_each(server: SocketAddr) -> (Control, Control) {
     (first, second.expect("the kernel uses both workers"))
 }
 
+/// On a terminal that stops whoever writes to it from the background.
+const ON_A_TERMINAL: &str = r#"
+import os, pty, signal, sys, termios
+out = os.dup(1)
+child, terminal = pty.fork()
+if child == 0:
+    flags = termios.tcgetattr(2)
+    flags[3] |= termios.TOSTOP
+    termios.tcsetattr(2, termios.TCSANOW, flags)
+    os.dup2(out, 1)
+    os.execv(sys.argv[1], sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+try:
+    while said := os.read(terminal, 65536):
+        os.write(2, said)
+except OSError:
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+
+#[test]
+fn workers_may_log_to_a_terminal_that_stops_what_is_in_the_background() {
+    let mut server = Server::launch(&Launch {
+        through: &["python3", "-c", ON_A_TERMINAL],
+        options: &["--workers", "2"],
+        ..Launch::default()
+    });
+    for n in 0..8 {
+        let mut session = Control::login(server.addr());
+        assert_eq!(session.upload(&format!("file {n}"), b"content").code, 226);
+        session.quit();
+    }
+    assert_eq!(server.stop(), 0);
+}
+
 #[test]
 fn sessions_are_spread_and_all_of_them_work() {
     let options = ["--workers", "3", "--tls", "optional"];

@@ -6,11 +6,11 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 const LIVED: Duration = Duration::from_secs(60);
 /// While a worker is away for longer, the kernel gives no connections to its sockets.
 const PAUSE_WITH_SOCKETS: Duration = Duration::from_secs(1);
+/// How long the last lines of a worker are waited for.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long workers may take to stop at once.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How often those are asked again who did not read.
@@ -192,6 +194,23 @@ pub fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes what a worker logs, line by line: lines of several do not mix, and a worker, which is in the
+/// background, is not stopped by a terminal with `stty tostop`. What comes back ends with the log.
+fn pass_on(log: ChildStderr) -> io::Result<Receiver<()>> {
+    let (end, ended) = channel();
+    let pass_on = move || {
+        let _end: Sender<()> = end;
+        let (mut log, mut line) = (BufReader::new(log), Vec::new());
+        while log.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            // Where nobody can read them, workers go on without.
+            let _ = io::stderr().write_all(&line);
+            line.clear();
+        }
+    };
+    thread::Builder::new().name("log".into()).spawn(pass_on)?;
+    Ok(ended)
+}
+
 fn watch_signals(sender: Sender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let watch = move || {
@@ -273,16 +292,18 @@ impl Parent {
         let words: Vec<OsString> = std::env::args_os().collect();
         let name = words.first().cloned().unwrap_or("hauld".into());
         // This very program, also when its file was replaced meanwhile.
-        let child = Command::new("/proc/self/exe")
+        let mut child = Command::new("/proc/self/exe")
             .arg0(name)
             .args(words.get(1..).unwrap_or_default())
             .env(VARIABLE, index.to_string())
             .stdin(Stdio::from(theirs))
+            .stderr(Stdio::piped())
             // Ctrl-C is for the parent, which passes it on.
             .process_group(0)
             .spawn()?;
         let (reader, sender, generation) =
             (channel.try_clone()?, self.sender.clone(), worker.generation);
+        let log = child.stderr.take().map(pass_on).transpose()?;
         worker.running = Some((child, channel));
         let read = move || {
             let ended = loop {
@@ -298,6 +319,10 @@ impl Parent {
             };
             if let Err(error) = ended {
                 log::error!("worker {index} cannot be understood: {error}");
+            }
+            if let Some(log) = log {
+                // Unless nobody reads it, which is no reason to wait.
+                let _ = log.recv_timeout(LAST_LINES);
             }
             // If nobody hears it, the parent is about to end.
             let _ = sender.send(Event::Ended(index, generation));
