@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -104,14 +105,13 @@ fn write_lines(
     queue: &Receiver<Message>,
 ) {
     let write = |level, line: &str| {
-        let mut record = Record::builder();
-        writer.log(
-            &record
-                .level(level)
-                .target(name)
-                .args(format_args!("{line}"))
-                .build(),
-        );
+        let line = || {
+            let mut record = Record::builder();
+            let args = format_args!("{line}");
+            writer.log(&record.level(level).target(name).args(args).build());
+        };
+        // It panics when nobody reads standard error any more; the transfer log goes on.
+        let _ = catch_unwind(AssertUnwindSafe(line));
     };
     while let Ok(message) = queue.recv() {
         match message {

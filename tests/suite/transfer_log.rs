@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::control::Control;
-use crate::common::server::Server;
+use crate::common::server::{Launch, Server};
 use crate::common::{PATIENCE, wait_for};
 
 /// The lines, once there are `count` of them.
@@ -84,4 +84,20 @@ fn a_transfer_that_breaks_off_is_a_line_too() {
         line.contains("\"path\":\"/f\"") && line.ends_with("\"complete\":false}"),
         "{line}"
     );
+}
+
+#[test]
+fn transfers_are_logged_also_when_nobody_reads_standard_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("transfers.log");
+    let server = Server::launch(&Launch {
+        through: &["bash", "-c", r#"exec "$0" "$@" 2> >(exec true)"#],
+        options: &["--transfer-log", log.to_str().expect("text")],
+        ..Launch::default()
+    });
+    let mut session = Control::login(server.addr());
+    for n in 1..=3 {
+        assert_eq!(session.upload("name", b"content").code, 226);
+        lines(&log, n);
+    }
 }
