@@ -66,11 +66,14 @@ impl Session {
             What::Send | What::Text(_) => self.totals.bytes_sent += ended.bytes,
             What::Store { .. } | What::Discard(_) => self.totals.bytes_received += ended.bytes,
         }
-        log::debug!(
-            "{} {:?} after {} bytes",
-            self.peer,
-            ended.outcome,
-            ended.bytes
+        let level = match ended.outcome {
+            Outcome::Failed(_) => log::Level::Warn,
+            _ => log::Level::Debug,
+        };
+        let (peer, bytes, outcome) = (self.peer, ended.bytes, &ended.outcome);
+        log::log!(
+            level,
+            "a transfer of {peer} ended after {bytes} bytes: {outcome}"
         );
         let mut record = Record::of(&ended.job, ended.bytes, since);
         let complete = matches!(ended.outcome, Outcome::Complete);
@@ -102,7 +105,7 @@ impl Session {
             }
             (Outcome::Complete, What::Text(end)) => end_of_text(&end, &ended.job),
             (outcome, what) if via == Via::Control => {
-                return self.broke_off_in_band(outcome, what, ended.job, ended.bytes, out);
+                return self.broke_off_in_band(outcome, what, ended.job, out);
             }
             (outcome, _) => {
                 match outcome {
@@ -163,14 +166,7 @@ impl Session {
 
     /// In band, a reply during a body would become a part of it, and a body that was not sent
     /// cannot be told from commands.
-    fn broke_off_in_band(
-        &mut self,
-        outcome: Outcome,
-        what: What,
-        job: Job,
-        bytes: u64,
-        out: &mut Vec<Action>,
-    ) {
+    fn broke_off_in_band(&mut self, outcome: Outcome, what: What, job: Job, out: &mut Vec<Action>) {
         match (outcome, what, job) {
             (Outcome::Failed(error), What::Store { .. }, Job::Receive(receive)) => {
                 let left = receive.bytes.unwrap_or(0);
@@ -187,12 +183,8 @@ impl Session {
                 break_off(job, out);
                 self.hang_up(Reply::new(426, "The upload stalled."), out);
             }
-            (outcome, _, job) => {
+            (_, _, job) => {
                 break_off(job, out);
-                log::warn!(
-                    "{} a transfer broke off after {bytes} bytes: {outcome:?}",
-                    self.peer
-                );
                 self.close(out);
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! The bytes themselves never pass through the session.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -147,4 +148,18 @@ pub enum Outcome {
     Cut,
     /// Reading or writing the file failed: 451, 452 or 552.
     Failed(io::Error),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Complete => "complete",
+            Outcome::NoConnection => "no data connection was made",
+            Outcome::NotProtected => "TLS on the data connection failed",
+            Outcome::Broken => "the connection broke",
+            Outcome::Stalled => "nearly nothing moved for too long",
+            Outcome::Cut => "aborted",
+            Outcome::Failed(error) => return error.fmt(f),
+        })
+    }
 }
