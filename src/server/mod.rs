@@ -66,7 +66,7 @@ use passwords::Passwords;
 use pump::Tools;
 use rate::Rates;
 use reading::Readers;
-use ready::{Ready, queue};
+use ready::{Ready, queue, queue_again};
 use siblings::Siblings;
 pub use start::{StartError, examine, raise_descriptor_limit, serves_users, several_rule};
 use start::{load_users, warn_of_missing_homes};
@@ -474,7 +474,7 @@ impl Server {
         conn.queued = false;
         match guarded::with(conn, &mut self.shared, Conn::advance) {
             Some(Next::Wait) => {}
-            Some(Next::Again) => queue(&mut self.ready, conn),
+            Some(Next::Again) => queue_again(&mut self.ready, conn),
             Some(Next::Dead) | None => {
                 // Its key stays taken until the end of the turn; being queued keeps it from being
                 // served again.

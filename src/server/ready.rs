@@ -1,5 +1,5 @@
-//! Whose turn it is. Who only talks comes before those who move bytes, and these have so much time until
-//! it is looked again whether somebody talks.
+//! Whose turn it is. Who only talks comes before those who move bytes or have more to say than fits into
+//! a turn, and these have so much time until it is looked again whether somebody talks.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 use super::conn::Conn;
 use super::{Id, Server};
 
-/// What an answer may have to wait for, however many transfers run. Between two such times stands a look
+/// What an answer may have to wait for, however many are busy. Between two such times stands a look
 /// at all sockets, which costs a few microseconds.
-const MOVING_TIME: Duration = Duration::from_micros(200);
+const BUSY_TIME: Duration = Duration::from_micros(200);
 
 /// Connections that have something to do, each once.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
     talking: VecDeque<Id>,
-    moving: VecDeque<Id>,
+    busy: VecDeque<Id>,
 }
 
 impl Ready {
     pub(super) fn is_empty(&self) -> bool {
-        self.talking.is_empty() && self.moving.is_empty()
+        self.talking.is_empty() && self.busy.is_empty()
     }
 }
 
 impl Server {
-    /// One turn for each connection that only talks, and then for those that move bytes, as many as
+    /// One turn for each connection that only talks, and then for those that are busy, as many as
     /// time allows. Those that have more to do afterwards, or had none, come in the next.
     pub(super) fn serve_ready(&mut self) {
         let begin = Instant::now();
@@ -34,14 +34,14 @@ impl Server {
                 self.serve(id);
             }
         }
-        if self.ready.moving.is_empty() {
+        if self.ready.busy.is_empty() {
             return;
         }
         // However much is talked, half of the time is theirs.
         let talked = begin.elapsed();
-        let until = begin + talked + talked.max(MOVING_TIME);
-        for _ in 0..self.ready.moving.len() {
-            if let Some(id) = self.ready.moving.pop_front() {
+        let until = begin + talked + talked.max(BUSY_TIME);
+        for _ in 0..self.ready.busy.len() {
+            if let Some(id) = self.ready.busy.pop_front() {
                 self.serve(id);
             }
             if Instant::now() >= until {
@@ -53,11 +53,20 @@ impl Server {
 
 /// Puts a connection into its queue once.
 pub(super) fn queue(ready: &mut Ready, conn: &mut Conn) {
+    match conn.is_moving() {
+        true => queue_again(ready, conn),
+        false if !conn.queued => {
+            conn.queued = true;
+            ready.talking.push_back(conn.id);
+        }
+        false => {}
+    }
+}
+
+/// The same of a connection that has just used up a turn.
+pub(super) fn queue_again(ready: &mut Ready, conn: &mut Conn) {
     if !conn.queued {
         conn.queued = true;
-        match conn.is_moving() {
-            true => ready.moving.push_back(conn.id),
-            false => ready.talking.push_back(conn.id),
-        }
+        ready.busy.push_back(conn.id);
     }
 }

@@ -318,6 +318,31 @@ fn e09_thousands_who_come_at_once_are_served_or_told_to_go() {
     four_questions(&server, baseline);
 }
 
+#[test]
+fn who_asks_for_little_does_not_wait_for_those_who_ask_for_much() {
+    const GREEDY: usize = 100;
+    let server = Server::start(&[]);
+    fs::write(server.path("file"), b"content").expect("a file");
+    let mut modest = Control::login(server.addr());
+    let mut greedy: Vec<Control> = (0..GREEDY).map(|_| Control::login(server.addr())).collect();
+    let much = ["MLST file\r\n".repeat(1500), "QUIT\r\n".into()].concat();
+    for session in &mut greedy {
+        session.send(much.as_bytes());
+    }
+    for _ in 0..200 {
+        assert_eq!(modest.command("NOOP").code, 200);
+    }
+    // Had each NOOP waited for a turn of all others, they would have had 200 turns.
+    let done = |session: &&Control| {
+        let stream = session.stream();
+        stream.set_nonblocking(true).expect("a mode");
+        let mut reads = std::iter::repeat_with(|| (&*stream).read(&mut [0; 65536]));
+        matches!(reads.find(|read| !matches!(read, Ok(1..))), Some(Ok(0)))
+    };
+    let done = greedy.iter().filter(done).count();
+    assert!(done < GREEDY / 2, "{done} of {GREEDY} have got all of it");
+}
+
 /// Sets the size that files of the server may have: writing beyond it fails in the middle.
 fn limit_file_size(server: &Server, bytes: u64) {
     let pid = Pid::from_raw(server.pid() as i32);
