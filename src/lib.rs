@@ -15,11 +15,11 @@
 //! | [`client`] | the blocking client behind `haul` | everything of the server |
 //! | [`mod@bench`] | the load generator behind `haul bench`: any number of sessions on one thread | everything of the server |
 //! | [`config`], [`logging`] | limits with their reasons; a log that cannot block | |
-//! | [`text`], [`fingerprint`], [`shell`] | values on command lines, completions and manual pages, for both programs | |
+//! | [`text`], [`fingerprint`], [`shell`] | values on command lines, errors as people read them, completions and manual pages, for both programs | |
 //!
 //! `bin/hauld` turns arguments into a [`config::Config`] and runs a [`server::Server`], or a parent of
-//! several that do; `bin/haul`
-//! turns arguments into calls of [`client`], or of [`mod@bench`].
+//! several that do; `bin/haul` turns arguments into calls of [`client`],
+//! or of [`mod@bench`].
 //!
 //! # One command, from wire to wire
 //!

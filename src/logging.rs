@@ -15,6 +15,8 @@ use std::thread;
 use log::{Level, LevelFilter, Log, Record};
 use simple_logger::SimpleLogger;
 
+use crate::text::plain;
+
 /// Lines with this target go to the transfer log.
 pub const TRANSFERS: &str = "haul::transfers";
 /// Lines that wait to be written.
@@ -168,9 +170,8 @@ impl Transfers {
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    format!("cannot write the transfer log {}: {text}", path.display())
+    let (path, error) = (path.display(), plain(error));
+    format!("cannot write the transfer log {path}: {error}")
 }
 
 impl Log for Queue {

@@ -8,7 +8,7 @@ use clap::{Command, ValueEnum};
 
 /// Whose completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "they are names of programs")]
 pub enum Shell {
     Bash,
     Zsh,

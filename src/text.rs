@@ -1,6 +1,8 @@
-//! Values as people write them on command lines. Pure functions; both programs use them.
+//! Values as people write them on command lines, and errors as they read them. Pure functions; both
+//! programs use them.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -27,6 +29,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         Some(seconds) if seconds <= SECONDS_MAX => Ok(Duration::from_secs(seconds)),
         _ => Err("a time is at most 4294967295 seconds".to_string()),
     }
+}
+
+/// An error of the system without the number that means nothing to most people.
+pub fn plain(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    text.truncate(text.find(" (os error").unwrap_or(text.len()));
+    text
 }
 
 /// A number of bytes: `1500`, `"10GiB"`, `"1.5 GB"`.
@@ -126,6 +135,13 @@ mod tests {
         ] {
             says(text, "at most");
         }
+    }
+
+    #[test]
+    fn errors_of_the_system_have_no_number() {
+        let missing = io::Error::from_raw_os_error(2);
+        assert_eq!(plain(&missing), "No such file or directory");
+        assert_eq!(plain(&io::Error::other("a (os b)")), "a (os b)");
     }
 
     #[test]

@@ -333,6 +333,6 @@ fn retried(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<Option<u64>
 }
 
 fn failure(class: &str, error: &std::io::Error) -> Failure {
-    let text = crate::client::error::plain(error);
+    let text = crate::text::plain(error);
     Failure::new(format!("{class}: {text}"), text)
 }

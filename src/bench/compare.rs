@@ -46,7 +46,7 @@ impl Ratio {
 pub fn read(path: &Path) -> Result<Report, String> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("{shown}: {}", crate::client::error::plain(&error)))?;
+        .map_err(|error| format!("{shown}: {}", crate::text::plain(&error)))?;
     let report: Report = serde_json::from_str(&text)
         .map_err(|error| format!("{shown} is no report of haul bench --json: {error}"))?;
     match report.format {

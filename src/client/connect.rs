@@ -15,8 +15,9 @@ use rustix::net::sockopt::{
 };
 
 use super::connection::timed_out;
-use super::error::{Error, plain};
+use super::error::Error;
 use super::interrupt;
+use crate::text::plain;
 
 /// Time that an address has for itself before the next is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);

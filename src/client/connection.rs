@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::proto::line::LINE_BYTES_MAX;
 use crate::proto::reply::{NotAReply, Parser, Part, unquoted};
+use crate::text::plain;
 
-use super::error::{Error, Exit, plain, shown};
+use super::error::{Error, Exit, shown};
 use super::held::Held;
 use super::keep::Keeps;
 use super::reply::{Features, Line, Reply};

@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::proto::addr::{parse_epsv, parse_pasv};
+use crate::text::plain;
 
 use super::connection::{Connection, timed_out};
-use super::error::{Error, Exit, plain};
+use super::error::{Error, Exit};
 use super::reply::Reply;
 use super::stream::{NoTls, Stream};
 use super::{auth, connect, tls};

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 
 use super::reply::Reply;
+use crate::text::plain;
 
 /// The exit codes of `haul`; this is the only list of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,15 +138,6 @@ impl Error {
     pub fn exit(mut self, exit: Exit) -> Error {
         self.exit = exit;
         self
-    }
-}
-
-/// An error of the system without the number that means nothing to most people.
-pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
     }
 }
 

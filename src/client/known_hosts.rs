@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::fingerprint::Fingerprint;
+use crate::text::plain;
 
 /// The file.
 #[derive(Debug, Clone)]
@@ -49,7 +50,11 @@ impl KnownHosts {
     pub fn find(&self, host: &str, certificate: Fingerprint) -> Result<Remembered, String> {
         let mut found = Remembered::Nothing;
         for (line, remembered) in self.lines_of(host)? {
-            if remembered? == certificate {
+            let remembered: Fingerprint = remembered.parse().map_err(|_| {
+                let path = self.path.display();
+                format!("line {line} of {path} is about this server, but holds no fingerprint: remove it")
+            })?;
+            if remembered == certificate {
                 return Ok(Remembered::This);
             }
             if found == Remembered::Nothing {
@@ -68,22 +73,19 @@ impl KnownHosts {
         Ok(lines.first().map(|(line, _)| *line))
     }
 
-    #[allow(clippy::type_complexity)]
-    fn lines_of(&self, host: &str) -> Result<Vec<(usize, Result<Fingerprint, String>)>, String> {
-        let path = self.path.display();
+    /// The lines about `host`: their numbers, and what they say its certificate is.
+    fn lines_of(&self, host: &str) -> Result<Vec<(usize, String)>, String> {
         let bytes = match fs::read(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            read => read
-                .map_err(|error| format!("cannot read {path}: {}", super::error::plain(&error)))?,
+            read => read.map_err(|error| {
+                format!("cannot read {}: {}", self.path.display(), plain(&error))
+            })?,
         };
         let text = String::from_utf8_lossy(&bytes);
         let lines = text.lines().enumerate().filter_map(|(at, line)| {
             let (name, certificate) = line.trim().split_once(char::is_whitespace)?;
             let is_host = name.eq_ignore_ascii_case(host);
-            let line = at + 1;
-            is_host.then(|| (line, certificate.trim().parse().map_err(|_| {
-                format!("line {line} of {path} is about this server, but holds no fingerprint: remove it")
-            })))
+            is_host.then(|| (at + 1, certificate.trim().to_owned()))
         });
         Ok(lines.collect())
     }

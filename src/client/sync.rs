@@ -394,11 +394,10 @@ impl Synchronize {
         clear
             .iter()
             .for_each(|(name, _)| tell("would delete", name));
-        for (pair, path) in &plan.dirs {
+        for (_, path) in &plan.dirs {
             if !path.is_empty() {
                 tell("would make", path);
             }
-            let _ = pair;
         }
         let verb = if is_upload {
             "would upload"

@@ -10,10 +10,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig};
 
-use super::error::{Error, Exit, plain};
+use super::error::{Error, Exit};
 use super::server::Server;
 use super::stream::{NoTls, Stream};
 use super::trust::{Trust, Verifier, refusal};
+use crate::text::plain;
 
 /// Whether to use TLS where the address does not say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

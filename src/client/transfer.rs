@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use crate::proto::line::number;
 use crate::proto::time;
 use crate::proto::upload::{IMMEDIATE_BYTES_MAX, UploadFacts, first_word};
+use crate::text::plain;
 
 use super::connection::Connection;
 use super::data::{self, Sent};
-use super::error::{Error, Exit, plain};
+use super::error::{Error, Exit};
 use super::keep;
 use super::local::spooled;
 use super::progress::{CHUNK_BYTES, Progress};

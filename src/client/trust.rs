@@ -17,8 +17,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 
 use crate::fingerprint::Fingerprint;
+use crate::text::plain;
 
-use super::error::{Error, Exit, plain, shown};
+use super::error::{Error, Exit, shown};
 use super::known_hosts::{KnownHosts, Remembered};
 
 /// What the user says about certificates.

@@ -43,6 +43,7 @@ use crate::accounts::users::{User, Users};
 use crate::config::{Config, TlsFiles, TlsLevel, is_public};
 use crate::storage::quota::Amount;
 use crate::storage::root::Root;
+use crate::text::plain;
 
 /// Connections that the kernel accepts for us while we are busy.
 pub(super) const BACKLOG: i32 = 4096;
@@ -77,9 +78,7 @@ pub(super) fn cannot(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> 
             Some(Errno::NOENT) => "; make it first, or name one that is there",
             _ => "",
         };
-        let text = error.to_string();
-        let text = text.split(" (os error").next().unwrap_or_default();
-        StartError(format!("cannot {what}: {text}{hint}"))
+        StartError(format!("cannot {what}: {}{hint}", plain(&error)))
     }
 }
 
@@ -308,12 +307,11 @@ pub(super) fn warn_of_missing_homes(users: &Users, root: &Root) {
         if !user.home.is_root()
             && let Err(error) = root.below(&user.home)
         {
-            let error = error.to_string();
-            let error = error.split(" (os error").next().unwrap_or_default();
             log::warn!(
-                "{} cannot log in: the home {} cannot be used: {error}",
+                "{} cannot log in: the home {} cannot be used: {}",
                 user.name,
-                user.home
+                user.home,
+                plain(&error)
             );
         }
     }

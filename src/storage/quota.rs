@@ -144,6 +144,7 @@ impl std::error::Error for Full {}
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "it must be settled or released"]
 pub struct Reservation {
+    /// What it was made for, and has grown to.
     new: Amount,
     old: Amount,
 }
@@ -151,11 +152,6 @@ pub struct Reservation {
 impl Reservation {
     fn room(&self) -> Amount {
         self.new.minus(self.old)
-    }
-
-    /// What it was made for, and has grown to.
-    pub fn new_amount(&self) -> Amount {
-        self.new
     }
 }
 

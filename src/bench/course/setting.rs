@@ -21,8 +21,9 @@ use crate::bench::report::{FORMAT, Report};
 use crate::bench::server_process::ServerProcess;
 use crate::bench::syscalls::Counter;
 use crate::bench::tls::Trust;
-use crate::client::error::{Error, Exit, plain};
+use crate::client::error::{Error, Exit};
 use crate::client::server::Server;
+use crate::text::plain;
 
 impl<'a> Bench<'a> {
     /// # Errors

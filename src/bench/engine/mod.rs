@@ -516,5 +516,5 @@ impl<'a> Engine<'a> {
 }
 
 fn system(error: &io::Error) -> Failure {
-    Failure::new("the system", crate::client::error::plain(error))
+    Failure::new("the system", crate::text::plain(error))
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use haul::text::plain;
 use toml::{Spanned, Value};
 
 use super::options::{Kind, Place, ROWS, Row, Settings, row};
@@ -194,11 +195,8 @@ fn literal(row: &Row, texts: &[String]) -> String {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let cannot = |error: std::io::Error| {
-        let text = error.to_string();
-        let text = text.split(" (os error").next().unwrap_or_default();
-        format!("the configuration cannot be read: {text}")
-    };
+    let cannot =
+        |error: std::io::Error| format!("the configuration cannot be read: {}", plain(&error));
     let file = File::open(path).map_err(cannot)?;
     if !file.metadata().map_err(cannot)?.is_file() {
         return Err("this is no file".to_string());

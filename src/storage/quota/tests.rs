@@ -72,7 +72,7 @@ fn an_upload_of_unknown_size_grows_until_there_is_no_room() {
     assert!(no_bytes(quota.grow(&mut growing, 128)));
     quota.grow(&mut growing, 100).unwrap();
     quota.grow(&mut growing, 30).unwrap();
-    assert_eq!(growing.new_amount(), Amount::file(100));
+    assert_eq!(growing.new, Amount::file(100));
     settle(&mut quota, growing, Amount::file(70), NOTHING).unwrap();
     assert_eq!(quota.total(), amount(70, 1));
 }
@@ -230,16 +230,16 @@ proptest! {
                 }
                 Deed::Grow { upload, bytes } => {
                     if let Some((_, reservation)) = uploads.get_mut(upload) {
-                        let before = reservation.new_amount();
+                        let before = reservation.new;
                         let wanted = before.bytes + bytes;
                         let grown = quota.grow(reservation, wanted).is_ok();
                         let expected = if grown { wanted } else { before.bytes };
-                        prop_assert_eq!(reservation.new_amount(), Amount::file(expected));
+                        prop_assert_eq!(reservation.new, Amount::file(expected));
                     }
                 }
                 Deed::Publish { upload, percent } if upload < uploads.len() => {
                     let (name, reservation) = uploads.swap_remove(upload);
-                    let bytes = reservation.new_amount().bytes * percent / 100;
+                    let bytes = reservation.new.bytes * percent / 100;
                     let old = there(&files, name);
                     if settle(&mut quota, reservation, Amount::file(bytes), old).is_ok() {
                         files.insert(name, bytes);

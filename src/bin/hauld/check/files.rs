@@ -12,6 +12,7 @@ use haul::config::{Config, TlsLevel};
 use haul::server;
 use haul::storage::path::VirtualPath;
 use haul::storage::root::Root;
+use haul::text::plain;
 use rustix::fs::{Access, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -132,7 +133,7 @@ pub fn readable_again(config: &Config, file: Option<PathBuf>, found: &mut Findin
             Err(_) if !path.exists() && config.run_as.is_none() => {}
             Err(error) => found.warning(
                 path.display(),
-                format_args!("it cannot be read again on SIGHUP: {}", short(&error)),
+                format_args!("it cannot be read again on SIGHUP: {}", plain(&error)),
             ),
         }
     }
@@ -160,7 +161,7 @@ pub fn transfer_log(config: &Config, found: &mut Findings) {
             about,
             "its directory cannot be written: once moved away, it is not begun anew",
         ),
-        (Err(error), _) if config.run_as.is_none() => found.error(about, short(&error.into())),
+        (Err(error), _) if config.run_as.is_none() => found.error(about, plain(&error.into())),
         (Err(_), _) => found.warning(
             about,
             "the user of --run-as cannot open it: once moved away, it is not begun anew",
@@ -188,11 +189,11 @@ pub fn root(config: &Config, found: &mut Findings) -> Option<Served> {
     match (Root::open(dir), opened) {
         (Ok(root), Ok(dir)) => Some(Served { about, root, dir }),
         (Err(error), _) => {
-            found.error(about, short(&error));
+            found.error(about, plain(&error));
             None
         }
         (_, Err(error)) => {
-            found.error(about, short(&error.into()));
+            found.error(about, plain(&error.into()));
             None
         }
     }
@@ -210,7 +211,7 @@ impl Served {
             Err(error) => {
                 found.error(
                     about,
-                    format_args!("it cannot be listed: {}", short(&error)),
+                    format_args!("it cannot be listed: {}", plain(&error)),
                 );
             }
         }
@@ -223,7 +224,7 @@ impl Served {
                  are whole",
             ),
             Err(error) => {
-                let why = short(&error.into());
+                let why = plain(&error.into());
                 found.warning(about, format_args!("no file can be stored: {why}"));
             }
         }
@@ -238,17 +239,9 @@ impl Served {
             if let Err(error) = self.root.below(&user.home) {
                 found.warning(
                     format_args!("user {}", user.name),
-                    format_args!("the home {} cannot be used: {}", user.home, short(&error)),
+                    format_args!("the home {} cannot be used: {}", user.home, plain(&error)),
                 );
             }
         }
     }
-}
-
-fn short(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_string()
 }
