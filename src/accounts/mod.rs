@@ -6,18 +6,17 @@
 //! | [`field`] | what the values in it can be |
 //! | [`edit`] | the users file, changed by `hauld user` |
 //! | [`password`] | passwords and their Argon2id hashes |
-//! | [`gate`] | who gets in: what is checked, counted and answered |
+//! | [`authenticator`] | who gets in: what is checked, counted and answered |
 //! | [`throttle`] | how often who has failed |
 //! | [`recent`] | who proved a password a moment ago |
 //!
 //! Nothing here knows a verb, a socket or a thread, and none of it reads the clock. The users file
 //! is the only file that is touched.
 
+pub mod authenticator;
 pub mod edit;
 pub mod field;
-pub mod gate;
 pub mod password;
-
 pub mod recent;
 pub mod throttle;
 pub mod users;

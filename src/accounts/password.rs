@@ -109,7 +109,7 @@ impl Hash {
     }
 
     /// A hash that costs what `cost` says and that no password is known for. It is there to be
-    /// checked against when there is no user: see [`super::gate`].
+    /// checked against when there is no user: see [`super::authenticator`].
     ///
     /// # Errors
     /// `cost` is above [`Cost::MAX`].

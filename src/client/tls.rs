@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use rustls::client::UnbufferedClientConnection;
-use rustls::crypto::aws_lc_rs;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig};
 
@@ -27,6 +28,36 @@ pub enum Level {
     Required,
 }
 
+/// What the certificate of `server` must be for.
+///
+/// # Errors
+/// The host can be in no certificate.
+pub fn name_of(server: &Server) -> Result<ServerName<'static>, Error> {
+    // Behind the % is the name of an interface of this machine.
+    let host = server.host.split('%').next().unwrap_or_default();
+    ServerName::try_from(host.to_owned()).map_err(|_| {
+        Error::usage(format!(
+            "no certificate can be for the name {host}; use an address"
+        ))
+    })
+}
+
+/// A configuration that believes whom `verifier` believes.
+///
+/// # Errors
+/// `provider` has no cipher for a version of TLS.
+pub fn config(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, Error> {
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::new(Exit::Trust, format!("TLS: {error}")))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth())
+}
+
 /// TLS for the connections to one server.
 pub struct Session {
     config: Arc<ClientConfig>,
@@ -39,21 +70,10 @@ impl Session {
     /// # Errors
     /// The host can be in no certificate.
     pub fn new(server: &Server, trust: &Arc<Trust>) -> Result<Session, Error> {
-        // Behind the % is the name of an interface of this machine.
-        let host = server.host.split('%').next().unwrap_or_default();
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            Error::usage(format!(
-                "no certificate can be for the name {host}; use an address"
-            ))
-        })?;
+        let name = name_of(server)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = Verifier::new(trust.clone(), provider.clone(), server.to_string());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::new(Exit::Trust, format!("TLS: {error}")))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+        let mut config = config(provider, Arc::new(verifier))?;
         // A server of another protocol is not to be talked to, however good its certificate.
         config.alpn_protocols = vec![b"ftp".to_vec()];
         Ok(Session {

@@ -102,7 +102,7 @@ impl Commits {
                 batch_max,
                 names: durability == Durability::Full,
                 unsettled: None,
-                weather: Weather::new(),
+                dirty: DirtyMemory::new(),
                 costs: Costs::default(),
             };
             thread::Builder::new()
@@ -188,7 +188,7 @@ struct Thread {
     names: bool,
     /// Has its names, which are to reach the disk together with the bytes of the next batch.
     unsettled: Option<(Vec<Id>, Named)>,
-    weather: Weather,
+    dirty: DirtyMemory,
     costs: Costs,
 }
 
@@ -279,7 +279,7 @@ impl Thread {
     /// Leaves a batch unsettled, after the one before it.
     fn commit(&mut self, ids: Vec<Id>, batch: Vec<(Upload, Publish)>) -> Result<(), Gone> {
         let files = batch.len();
-        let together = files > 1 && self.costs.favour_together(files) && self.weather.is_calm();
+        let together = files > 1 && self.costs.favour_together(files) && self.dirty.is_little();
         if !together {
             self.settle()?;
         }
@@ -328,19 +328,19 @@ fn answers(ids: Vec<Id>, committed: Vec<Committed>) -> Vec<(Id, Answer)> {
 pub const MEMINFO: &str = "/proc/meminfo";
 
 /// How much the whole machine has to write.
-struct Weather(Option<File>);
+struct DirtyMemory(Option<File>);
 
-impl Weather {
-    fn new() -> Weather {
+impl DirtyMemory {
+    fn new() -> DirtyMemory {
         let opened = File::open(MEMINFO);
         if let Err(error) = &opened {
             log::warn!("each upload is synced by itself, since {MEMINFO} cannot be read: {error}");
         }
-        Weather(opened.ok())
+        DirtyMemory(opened.ok())
     }
 
     /// Whether it is little. Who cannot know takes it for much.
-    fn is_calm(&self) -> bool {
+    fn is_little(&self) -> bool {
         let mut text = [0; 4096];
         let read = self.0.as_ref().map(|file| file.read_at(&mut text, 0));
         let Some(Ok(n)) = read else { return false };
@@ -394,6 +394,6 @@ mod tests {
         assert_eq!(to_be_written(b"Dirty: 1 kB\n"), None);
         assert_eq!(to_be_written(b"Dirty: x kB\nWriteback: 1 kB\n"), None);
         assert_eq!(to_be_written(b""), None);
-        assert!(!Weather(None).is_calm());
+        assert!(!DirtyMemory(None).is_little());
     }
 }

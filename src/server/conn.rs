@@ -469,7 +469,7 @@ impl Conn {
                     return Some(Input::PasswordChecked(PasswordAnswer::Wrong));
                 };
                 passwords
-                    .knock(self.id, &name, password, certificate, address, shared.now)
+                    .begin(self.id, &name, password, certificate, address, shared.now)
                     .map(Input::PasswordChecked)
             }
             Action::Listen => {

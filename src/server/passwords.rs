@@ -1,8 +1,8 @@
 //! Password checks: a thread of their own, so that fifty logins at once delay nobody's NOOP and no
 //! digest of a large file delays a login. The place in the queue belongs to the check, not to the
-//! connection: who hangs up and knocks again gets no second one before the first is done.
+//! connection: who hangs up and comes again gets no second one before the first is done.
 //!
-//! Who gets in is decided in [`crate::accounts::gate`].
+//! Who gets in is decided in [`crate::accounts::authenticator`].
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +16,7 @@ use mio::Waker;
 
 use super::Id;
 use super::accept::counted;
-use crate::accounts::gate::{Check, Checked, Gate, Knock, Outcome};
+use crate::accounts::authenticator::{Authenticator, Begun, Check, Checked, Outcome};
 use crate::accounts::password::Password;
 use crate::accounts::users::{User, Users};
 use crate::fingerprint::Fingerprint;
@@ -34,21 +34,21 @@ const WAITING_PER_ADDRESS_MAX: usize = 32;
 
 /// Whose check it is.
 #[derive(Debug, Clone, Copy)]
-struct Knocker {
+struct Requester {
     id: Id,
     /// What address it is counted under.
     address: Option<IpAddr>,
 }
 
-/// The gate, and the thread that does its work.
+/// The authenticator, and the thread that does its work.
 #[derive(Debug)]
 pub struct Passwords {
-    gate: Gate,
+    authenticator: Authenticator,
     root: Arc<Root>,
     /// Users with the same home share it, for as long as one of them is there.
     homes: HashMap<VirtualPath, Weak<Root>>,
-    checks: Sender<(Knocker, Check)>,
-    done: Receiver<(Knocker, Checked)>,
+    checks: Sender<(Requester, Check)>,
+    done: Receiver<(Requester, Checked)>,
     waiting: usize,
     waiting_per_address: HashMap<IpAddr, usize>,
 }
@@ -64,12 +64,12 @@ impl Passwords {
         waker: &Arc<Waker>,
         now: Instant,
     ) -> io::Result<Passwords> {
-        let (checks, orders) = mpsc::channel::<(Knocker, Check)>();
+        let (checks, orders) = mpsc::channel::<(Requester, Check)>();
         let (results, done) = mpsc::channel();
         let waker = waker.clone();
         let work = move || {
-            while let Ok((knocker, check)) = orders.recv() {
-                if results.send((knocker, check.run())).is_err() || waker.wake().is_err() {
+            while let Ok((requester, check)) = orders.recv() {
+                if results.send((requester, check.run())).is_err() || waker.wake().is_err() {
                     return;
                 }
             }
@@ -78,7 +78,7 @@ impl Passwords {
             .name("passwords".into())
             .spawn(work)?;
         Ok(Passwords {
-            gate: Gate::new(users, now)?,
+            authenticator: Authenticator::new(users, now)?,
             root: root.clone(),
             homes: HashMap::new(),
             checks,
@@ -90,7 +90,7 @@ impl Passwords {
 
     /// Somebody at `address` gives a name and a password, and has perhaps shown to have the key of
     /// a certificate. `None`: the answer comes later.
-    pub fn knock(
+    pub fn begin(
         &mut self,
         id: Id,
         name: &[u8],
@@ -99,26 +99,29 @@ impl Passwords {
         address: IpAddr,
         now: Instant,
     ) -> Option<PasswordAnswer> {
-        let knocker = Knocker {
+        let requester = Requester {
             id,
             address: counted(address),
         };
-        let of_address = knocker
+        let of_address = requester
             .address
             .and_then(|it| self.waiting_per_address.get(&it));
         let of_address = of_address.copied().unwrap_or(0);
         if self.waiting >= WAITING_MAX || of_address >= WAITING_PER_ADDRESS_MAX {
             return Some(PasswordAnswer::Busy);
         }
-        match self.gate.knock(name, password, certificate, address, now) {
-            Knock::Known(user) => Some(self.at_home(user)),
-            Knock::Check(check) => {
-                if self.checks.send((knocker, check)).is_err() {
+        match self
+            .authenticator
+            .begin(name, password, certificate, address, now)
+        {
+            Begun::Known(user) => Some(self.at_home(user)),
+            Begun::Check(check) => {
+                if self.checks.send((requester, check)).is_err() {
                     log::error!("the thread for passwords has ended");
                     return Some(PasswordAnswer::Busy);
                 }
                 self.waiting += 1;
-                if let Some(address) = knocker.address {
+                if let Some(address) = requester.address {
                     self.waiting_per_address.insert(address, of_address + 1);
                 }
                 None
@@ -128,7 +131,7 @@ impl Passwords {
 
     /// The next answer that is ready, for whoever asked; it counts also if nobody is left there.
     pub fn answer(&mut self, now: Instant) -> Option<(Id, PasswordAnswer)> {
-        let (Knocker { id, address }, checked) = self.done.try_recv().ok()?;
+        let (Requester { id, address }, checked) = self.done.try_recv().ok()?;
         self.waiting -= 1;
         if let Some(address) = address
             && let Some(n) = self.waiting_per_address.get_mut(&address)
@@ -138,7 +141,7 @@ impl Passwords {
                 self.waiting_per_address.remove(&address);
             }
         }
-        let answer = match self.gate.answer(checked, now) {
+        let answer = match self.authenticator.answer(checked, now) {
             Ok(Some(user)) => self.at_home(user),
             Ok(None) => PasswordAnswer::Wrong,
             Err(error) => {
@@ -151,17 +154,17 @@ impl Passwords {
 
     /// Takes other users from now on. Sessions that are there go on.
     pub fn reload(&mut self, users: Users) {
-        self.gate.reload(users);
+        self.authenticator.reload(users);
     }
 
     /// Whether anybody may come with a certificate.
     pub fn know_certificates(&self) -> bool {
-        self.gate.users().know_certificates()
+        self.authenticator.users().know_certificates()
     }
 
     /// From now on [`Passwords::attempts`] has something to tell.
     pub fn note_attempts(&mut self) {
-        self.gate.note_outcomes();
+        self.authenticator.note_outcomes();
     }
 
     /// What other workers have to know of what has happened here since the last call.
@@ -171,7 +174,11 @@ impl Passwords {
             name: it.name.into_vec(),
             right: it.right,
         };
-        self.gate.outcomes().into_iter().map(attempt).collect()
+        self.authenticator
+            .outcomes()
+            .into_iter()
+            .map(attempt)
+            .collect()
     }
 
     /// Something has happened at another worker.
@@ -181,7 +188,7 @@ impl Passwords {
             name: attempt.name.into(),
             right: attempt.right,
         };
-        self.gate.happened(&outcome, now);
+        self.authenticator.happened(&outcome, now);
     }
 
     fn at_home(&mut self, user: Arc<User>) -> PasswordAnswer {

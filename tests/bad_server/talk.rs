@@ -66,6 +66,11 @@ impl Talk {
         line
     }
 
+    /// Waits for the first bytes of what is no line, a TLS hello for example.
+    pub fn hear_something(&mut self) {
+        assert!(!self.control.fill_buf().unwrap().is_empty(), "the end");
+    }
+
     #[track_caller]
     pub fn expect(&mut self, beginning: &str) -> String {
         let line = self.hear();

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 
-use crate::OWN_VERBS;
 use crate::client::*;
 use crate::talk::*;
+use crate::{OWN_VERBS, PATIENCE};
 
 const EVIL: &[&str] = &["../x", "/etc/x", "a/../../x", "..", ".", "", "a//b", "d/.."];
 
@@ -242,12 +243,20 @@ fn l12_a_refusal_in_the_middle_of_a_body_ends_the_connection() {
     }
     let mut arguments = vec!["upload", "-t", "x"];
     arguments.extend(names.iter().map(String::as_str));
-    let (outcome, heard) = play(dir.path(), &arguments, |talk| {
+    let (over, is_over) = channel::<()>();
+    let fake = serve(move |talk| {
         talk.login(OWN_VERBS);
         talk.expect("UPLOAD 1048576+;");
         talk.say("552 quota exceeded");
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        // The end of the sender ends this, and the rest of the body is never read.
+        assert_eq!(
+            is_over.recv_timeout(PATIENCE),
+            Err(RecvTimeoutError::Disconnected)
+        );
     });
+    let outcome = haul(fake.address, dir.path(), &arguments);
+    drop(over);
+    let heard = fake.thread.join().unwrap();
     outcome.check(1, "552 quota exceeded");
     let uploads = heard
         .iter()

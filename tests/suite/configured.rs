@@ -4,11 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tempfile::TempDir;
 
 use crate::common::content::MIB;
 use crate::common::control::Control;
@@ -16,19 +14,9 @@ use crate::common::secure::Pair;
 use crate::common::server::{Launch, Server};
 use crate::common::{PATIENCE, wait_for};
 
-/// A server with a configuration file.
-fn configured(text: &str, options: &[&str]) -> (Server, TempDir) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let config = dir.path().join("hauld.toml");
-    fs::write(&config, text).expect("writing");
-    let config = config.to_str().expect("text");
-    let server = Server::start(&[&["--config", config], options].concat());
-    (server, dir)
-}
-
 #[test]
 fn times_without_a_login_a_command_or_a_handshake() {
-    let (server, _dir) = configured("login-timeout = 1\nidle-timeout = \"1s\"\n", &[]);
+    let (server, _dir) = Server::configured("login-timeout = 1\nidle-timeout = \"1s\"\n", &[]);
     let mut shy = Control::connect(server.addr());
     let mut idle = Control::login(server.addr());
     for session in [&mut shy, &mut idle] {
@@ -39,7 +27,7 @@ fn times_without_a_login_a_command_or_a_handshake() {
     let pair = Pair::new();
     let options = pair.options();
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let (server, _dir) = configured("tls-handshake-timeout-s = 1\n", &options);
+    let (server, _dir) = Server::configured("tls-handshake-timeout-s = 1\n", &options);
     let mut silent = Control::connect(server.addr());
     assert_eq!(silent.command("AUTH TLS").code, 234);
     silent.expect_eof();
@@ -47,7 +35,7 @@ fn times_without_a_login_a_command_or_a_handshake() {
 
 #[test]
 fn noop_keeps_a_session_for_so_long_only() {
-    let (server, _dir) = configured("idle-timeout = 1\nnoop-keeps-s = \"2s\"\n", &[]);
+    let (server, _dir) = Server::configured("idle-timeout = 1\nnoop-keeps-s = \"2s\"\n", &[]);
     let mut session = Control::login(server.addr());
     let ended = wait_for(PATIENCE, || {
         (session.command("NOOP").code == 421).then_some(())
@@ -58,7 +46,7 @@ fn noop_keeps_a_session_for_so_long_only() {
 #[test]
 fn transfers_that_nobody_takes_or_that_are_too_slow() {
     let text = "data-wait-s = 1\nstall-timeout = 1\nstall-bytes = \"64MiB\"\n";
-    let (server, _dir) = configured(text, &[]);
+    let (server, _dir) = Server::configured(text, &[]);
     fs::write(server.path("f"), b"content").expect("writing");
     let mut session = Control::login(server.addr());
     assert_eq!(session.command("EPSV").code, 229);
@@ -69,17 +57,14 @@ fn transfers_that_nobody_takes_or_that_are_too_slow() {
     assert_eq!(session.command("UPLOAD 900000000 u").code, 150);
     let mut body = session.stream().try_clone().expect("another handle");
     let piece = vec![b'x'; MIB / 16];
-    let ended = wait_for(PATIENCE, || {
-        thread::sleep(Duration::from_millis(50));
-        body.write_all(&piece).is_err().then_some(())
-    });
+    let ended = wait_for(PATIENCE, || body.write_all(&piece).is_err().then_some(()));
     assert!(ended.is_some(), "a stalled upload is ended");
     assert!(!server.path("u").exists());
 }
 
 #[test]
 fn unknown_verbs() {
-    let (server, _dir) = configured("unknown-verbs = 1\n", &[]);
+    let (server, _dir) = Server::configured("unknown-verbs = 1\n", &[]);
     let mut stranger = Control::connect(server.addr());
     assert_eq!(stranger.command("XYZZY").code, 421);
     stranger.expect_eof();
@@ -87,7 +72,7 @@ fn unknown_verbs() {
 
 #[test]
 fn transfers_have_so_long_to_end() {
-    let (mut server, _dir) = configured("drain-timeout-s = 1\n", &[]);
+    let (mut server, _dir) = Server::configured("drain-timeout-s = 1\n", &[]);
     let mut session = Control::login(server.addr());
     assert_eq!(session.command("UPLOAD 100 u").code, 150);
     server.signal(Signal::TERM);
@@ -98,7 +83,7 @@ fn transfers_have_so_long_to_end() {
 #[test]
 fn the_umask() {
     use std::os::unix::fs::PermissionsExt;
-    let (server, _dir) = configured("umask = \"077\"\n", &[]);
+    let (server, _dir) = Server::configured("umask = \"077\"\n", &[]);
     let mut session = Control::login(server.addr());
     assert_eq!(session.upload("u", b"content").code, 226);
     let mode = fs::metadata(server.path("u")).expect("it is there");

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::common::content::bytes;
 use crate::common::control::Control;
 use crate::common::server::Server;
+use crate::common::settled;
 use crate::common::trace::{Strace, parse};
 
 const OPERATIONS: usize = 40;
@@ -213,8 +214,7 @@ fn nothing_ticks_when_nothing_happens() {
     let strace = Strace::attach(&server, &["-o", file.path().to_str().expect("a text")]);
     let told = || fs::read_to_string(file.path()).expect("a trace");
     // To be watched interrupts a wait; the reactor goes back to it.
-    thread::sleep(Duration::from_millis(500));
-    let before = told();
+    let before = settled(told);
     thread::sleep(Duration::from_secs(3));
     assert_eq!(told(), before, "somebody was at work");
     // And strace would have told.

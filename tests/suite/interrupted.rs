@@ -94,6 +94,21 @@ fn p22_all_arrived_and_the_client_never_heard_of_it() {
     assert_file(&server.path("f"), &content);
 }
 
+/// Waits until an upload of the server has so many bytes.
+fn until_received(server: &Server, bytes: u64) {
+    let received = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).ok()?;
+        let staged = open.flatten().filter(|fd| {
+            let target = fs::read_link(fd.path()).unwrap_or_default();
+            let target = target.to_string_lossy();
+            target.starts_with(server.root().to_str().expect("UTF-8")) && target.contains("/#")
+        });
+        let size = |fd: fs::DirEntry| fs::metadata(fd.path()).map_or(0, |it| it.len());
+        staged.map(size).any(|it| it >= bytes).then_some(())
+    };
+    wait_for(PATIENCE, received).expect("some of it arrives");
+}
+
 #[test]
 fn p23_a_killed_client_of_tls_leaves_what_it_sent() {
     let pair = Pair::new();
@@ -109,8 +124,8 @@ fn p23_a_killed_client_of_tls_leaves_what_it_sent() {
     command.args(["-T", path, &target]);
     let child = start(&mut command);
     let pid = rustix::process::Pid::from_child(&child);
-    // curl sends a part and then waits for its second to pass: all of it takes eight.
-    std::thread::sleep(Duration::from_secs(2));
+    // All of it takes eight seconds.
+    until_received(&server, 300_000);
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killing");
     finish(child, &command);
     assert_file(&server.path("f"), b"old");
@@ -126,21 +141,6 @@ fn p23_a_killed_client_of_tls_leaves_what_it_sent() {
     assert_eq!(session.command(&format!("REST {count}")).code, 350);
     assert_eq!(session.upload("f", &content[count..]).code, 226);
     assert_file(&server.path("f"), &content);
-}
-
-/// Waits until an upload of the server has so many bytes.
-fn until_received(server: &Server, bytes: u64) {
-    let received = || {
-        let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).ok()?;
-        let staged = open.flatten().filter(|fd| {
-            let target = fs::read_link(fd.path()).unwrap_or_default();
-            let target = target.to_string_lossy();
-            target.starts_with(server.root().to_str().expect("UTF-8")) && target.contains("/#")
-        });
-        let size = |fd: fs::DirEntry| fs::metadata(fd.path()).map_or(0, |it| it.len());
-        staged.map(size).any(|it| it >= bytes).then_some(())
-    };
-    wait_for(PATIENCE, received).expect("some of it arrives");
 }
 
 #[test]

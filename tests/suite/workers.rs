@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::content::{MIB, bytes};
 use crate::common::control::Control;
+use crate::common::network::in_a_network;
 use crate::common::server::{Launch, Server};
 use crate::common::tools::{run, run_with};
 use crate::common::users::{Users, logged_in, password};
@@ -374,49 +375,23 @@ fn what_workers_cannot_keep_together_is_refused_at_the_start() {
 /// Loopback is not counted, so this is in a network of its own.
 #[test]
 fn one_address_gets_its_share_of_all_workers_together() {
-    let dir = tempfile::tempdir().expect("making a directory");
-    let mut command = Command::new("unshare");
-    command.args(["--net", "python3", "-"]);
-    command.arg(env!("CARGO_BIN_EXE_hauld")).arg(dir.path());
-    let done = run_with(&mut command, IN_A_NETWORK.as_bytes()).ok();
-    assert_eq!(done.stdout_text(), "done\n", "{}", done.stderr);
-}
-
-const IN_A_NETWORK: &str = r#"
-import fcntl, socket, struct, subprocess, sys, time
-
-hauld, root = sys.argv[1:]
-
-def interface(name, request, data):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        fcntl.ioctl(s, request, struct.pack("16s16s8x", name, data))
-
-interface(b"lo", 0x8914, struct.pack("=H14x", 0x49))        # SIOCSIFFLAGS: up, running, loopback
-for n in 1, 2, 3:
-    sockaddr = struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(f"192.0.2.{n}"))
-    interface(b"lo:%d" % n, 0x8916, sockaddr)               # SIOCSIFADDR
-
-server = subprocess.Popen(
-    [hauld, "--listen", "192.0.2.1:0", "--tls", "off", "--anonymous", "read", "--run-as", "root",
-     "--workers", "3", "--max-per-address", "9", root],
-    stdout=subprocess.PIPE)
+    in_a_network(
+        r#"
+server, port = start("--anonymous", "read", "--run-as", "root", "--workers", "3",
+                     "--max-per-address", "9")
 try:
-    port = int(server.stdout.readline().rsplit(b":", 1)[1])
-
-    def client(source):
-        s = socket.create_connection(("192.0.2.1", port), 10, (source, 0))
-        return s, s.makefile("rb")
-
     here = []
     for _ in range(30):
-        session = client("192.0.2.2")
+        session = client(port, "192.0.2.2")
         if session[1].readline()[:3] == b"220":
             here.append(session)
         time.sleep(0.02)                                    # the word among the workers
     assert 9 <= len(here) <= 11, len(here)
-    assert client("192.0.2.3")[1].readline()[:3] == b"220"
+    assert client(port, "192.0.2.3")[1].readline()[:3] == b"220"
     print("done")
 finally:
     server.terminate()
     server.wait()
-"#;
+"#,
+    );
+}

@@ -12,8 +12,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use crate::bench::dialogue::Failure;
-use crate::client::error::{Error, Exit};
+use crate::client::error::Error;
 use crate::client::server::Server;
+use crate::client::tls::{config, name_of};
 use crate::client::trust::{self, Verifier};
 
 use super::Tls;
@@ -42,32 +43,17 @@ impl Trust {
     /// # Errors
     /// The host can be in no certificate.
     pub fn new(server: &Server, said: &Arc<trust::Trust>, resumes: bool) -> Result<Trust, Error> {
-        let host = server.host.split('%').next().unwrap_or_default();
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            Error::usage(format!(
-                "no certificate can be for the name {host}; use an address"
-            ))
-        })?;
+        let name = name_of(server)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match said.is_explicit() {
             false => Arc::new(Anybody(Arc::clone(&provider))),
             true => {
-                let provider = Arc::clone(&provider);
-                Arc::new(Verifier::new(
-                    Arc::clone(said),
-                    provider,
-                    server.to_string(),
-                ))
+                let (said, provider) = (Arc::clone(said), Arc::clone(&provider));
+                Arc::new(Verifier::new(said, provider, server.to_string()))
             }
         };
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::new(Exit::Trust, format!("TLS: {error}")))?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
         Ok(Trust {
-            config: Arc::new(config),
+            config: Arc::new(config(provider, verifier)?),
             name,
             resumes,
         })

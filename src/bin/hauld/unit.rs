@@ -13,59 +13,46 @@ pub const SOCKET: &str = "socket";
 /// A user that need not be there: who reads the unit is told.
 const USER: &str = "haul";
 
+/// What no configuration of hauld needs.
+const SANDBOX: &str = "\
+PrivateDevices=yes
+ProtectProc=invisible
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+NoNewPrivileges=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service landlock_create_ruleset landlock_add_rule landlock_restrict_self
+SystemCallFilter=~@privileged
+SystemCallErrorNumber=EPERM
+";
+
 /// `hauld.service`. Whatever hauld does not need is taken from it, once more by systemd.
 pub fn service(given: &Given, config: &Config, program: &Path) -> String {
-    let all = || config.listen.iter().chain(&config.tls.implicit);
-    let low_ports = all().any(|address| address.port() < 1024);
-    let capabilities = if low_ports {
-        "CAP_NET_BIND_SERVICE"
-    } else {
-        ""
+    let run_as = config.run_as.as_ref().map_or(USER, |it| it.name.as_str());
+    let (user, group) = match run_as.split_once(':') {
+        Some((user, group)) => (user, format!("Group={group}\n")),
+        None => (run_as, String::new()),
     };
-    let (user, group) = match &config.run_as {
-        Some(run_as) => match run_as.name.split_once(':') {
-            Some((user, group)) => (user, Some(group)),
-            None => (run_as.name.as_str(), None),
-        },
-        None => (USER, None),
-    };
-    let group = group.map_or(String::new(), |group| format!("Group={group}\n"));
-    let mut words = vec![program.display().to_string()];
     let dir = std::path::absolute(&config.dir).unwrap_or_else(|_| config.dir.clone());
+    let mut words = vec![program.display().to_string()];
     words.extend(given.as_words(&["run-as"]));
     words.push(dir.display().to_string());
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    let files = config.tls.files.iter();
-    let files = files.flat_map(|tls| [&tls.certificate, &tls.key]);
-    let used: Vec<_> = files.chain(&config.users).chain([&dir]).collect();
-    let below = |places: &[&str]| {
-        let is = |path: &&std::path::PathBuf| places.iter().any(|place| path.starts_with(place));
-        used.iter().any(is)
-    };
-    let log = config
-        .transfer_log
-        .as_ref()
-        .and_then(|log| std::path::absolute(log).ok());
-    let log = log.as_deref().and_then(Path::parent);
-    let written = [Some(dir.as_path()), log].into_iter().flatten();
-    let written: Vec<String> = written
-        .map(|dir| quoted(&dir.display().to_string()))
-        .collect();
     // The parent tells its workers itself.
     let kill_mode = match config.workers {
         1 => "",
         _ => "KillMode=mixed\n",
-    };
-    // What would hide the files in use is left out.
-    let home = if below(&["/home", "/root", "/run/user"]) {
-        ""
-    } else {
-        "ProtectHome=yes\n"
-    };
-    let tmp = if below(&["/tmp", "/var/tmp"]) {
-        ""
-    } else {
-        "PrivateTmp=yes\n"
     };
     format!(
         "# /etc/systemd/system/hauld.service, as `hauld unit` prints it. The user is made by\n\
@@ -87,40 +74,56 @@ pub fn service(given: &Given, config: &Config, program: &Path) -> String {
          LimitNOFILE={descriptors}\n\
          TimeoutStopSec={stop_s}\n\
          \n\
-         ReadWritePaths={dir}\n\
-         ProtectSystem=strict\n\
-         {home}{tmp}\
-         PrivateDevices=yes\n\
-         ProtectProc=invisible\n\
-         ProtectClock=yes\n\
-         ProtectHostname=yes\n\
-         ProtectKernelTunables=yes\n\
-         ProtectKernelModules=yes\n\
-         ProtectKernelLogs=yes\n\
-         ProtectControlGroups=yes\n\
-         NoNewPrivileges=yes\n\
-         CapabilityBoundingSet={capabilities}\n\
-         AmbientCapabilities={capabilities}\n\
-         RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\n\
-         RestrictNamespaces=yes\n\
-         RestrictRealtime=yes\n\
-         RestrictSUIDSGID=yes\n\
-         LockPersonality=yes\n\
-         MemoryDenyWriteExecute=yes\n\
-         RemoveIPC=yes\n\
-         SystemCallArchitectures=native\n\
-         SystemCallFilter=@system-service landlock_create_ruleset landlock_add_rule \
-         landlock_restrict_self\n\
-         SystemCallFilter=~@privileged\n\
-         SystemCallErrorNumber=EPERM\n\
+         {files}\
+         {capabilities}\
+         {SANDBOX}\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n",
         start = words.join(" "),
-        dir = written.join(" "),
         descriptors = config.limits.sessions_max * 3 + 256,
         stop_s = config.limits.drain_timeout.as_secs() + 15,
+        files = files(config, &dir),
+        capabilities = capabilities(config),
     )
+}
+
+/// What may be written, and what is hidden; not what would hide the files in use.
+fn files(config: &Config, dir: &Path) -> String {
+    let log = config.transfer_log.as_ref();
+    let log = log.and_then(|log| std::path::absolute(log).ok());
+    let written = [Some(dir), log.as_deref().and_then(Path::parent)];
+    let written = written.into_iter().flatten();
+    let written: Vec<String> = written
+        .map(|dir| quoted(&dir.display().to_string()))
+        .collect();
+    let mut text = format!(
+        "ReadWritePaths={}\nProtectSystem=strict\n",
+        written.join(" ")
+    );
+    let tls = config.tls.files.iter();
+    let tls = tls.flat_map(|tls| [tls.certificate.as_path(), tls.key.as_path()]);
+    let users = config.users.as_deref();
+    let used: Vec<&Path> = tls.chain(users).chain([dir]).collect();
+    for (line, places) in [
+        ("ProtectHome=yes\n", &["/home", "/root", "/run/user"][..]),
+        ("PrivateTmp=yes\n", &["/tmp", "/var/tmp"]),
+    ] {
+        let is_used = |place: &&str| used.iter().any(|path| path.starts_with(place));
+        if !places.iter().any(is_used) {
+            text += line;
+        }
+    }
+    text
+}
+
+fn capabilities(config: &Config) -> String {
+    let mut all = config.listen.iter().chain(&config.tls.implicit);
+    let needed = match all.any(|address| address.port() < 1024) {
+        true => "CAP_NET_BIND_SERVICE",
+        false => "",
+    };
+    format!("CapabilityBoundingSet={needed}\nAmbientCapabilities={needed}\n")
 }
 
 /// `hauld.socket`, with which systemd opens the ports: hauld then needs no right to low ones.

@@ -22,7 +22,7 @@ fn l03_bytes_behind_the_answer_to_auth_end_it() {
                 true => talk.say(&format!("234 go on\r\n{injected}")),
                 false => {
                     talk.say("234 go on");
-                    std::thread::sleep(Duration::from_millis(200));
+                    talk.hear_something();
                     talk.say(injected);
                 }
             }
@@ -166,8 +166,7 @@ fn what_is_no_tls_is_told() {
         let fake = serve(move |talk| {
             talk.say_bytes(said.as_bytes());
             if said.is_empty() {
-                // The hello has to be read, or the end is a reset; that would do as well.
-                std::thread::sleep(Duration::from_millis(100));
+                talk.hear_something();
             } else {
                 talk.rest();
             }

@@ -4,6 +4,7 @@ pub mod bytewise;
 pub mod content;
 pub mod control;
 pub mod either;
+pub mod network;
 pub mod peers;
 pub mod secure;
 pub mod server;
@@ -30,6 +31,21 @@ pub fn wait_for<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Op
             return None;
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Asks until two answers in a row, a tenth of a second apart, are the same: what was begun is done.
+pub fn settled<T: PartialEq>(mut ask: impl FnMut() -> T) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = ask();
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = ask();
+        if now == before {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "it changes all the time");
+        before = now;
     }
 }
 

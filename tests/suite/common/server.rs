@@ -65,6 +65,16 @@ impl Server {
         Server::start_at("127.0.0.1:0", options)
     }
 
+    /// One with a configuration file, which is there as long as its directory.
+    pub fn configured(text: &str, options: &[&str]) -> (Server, TempDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = dir.path().join("hauld.toml");
+        fs::write(&config, text).expect("writing");
+        let config = config.to_str().expect("text");
+        let server = Server::start(&[&["--config", config], options].concat());
+        (server, dir)
+    }
+
     pub fn start_at(listen: &str, options: &[&str]) -> Server {
         Server::launch(&Launch {
             listen,
@@ -187,6 +197,15 @@ impl Server {
             .trim_end_matches(" kB")
             .parse()
             .expect("VmRSS is a number of KiB")
+    }
+
+    /// How often its threads have gone to sleep so far.
+    pub fn sleeps(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("running");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|n| n.trim().parse().ok()).expect("a number")
     }
 
     /// The processor time it has used so far.

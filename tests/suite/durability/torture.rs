@@ -392,11 +392,8 @@ fn count(trace: &str) -> BTreeMap<String, usize> {
 
 #[test]
 fn c07_every_call_fails_once_and_from_then_on() {
-    let dir = tempfile::tempdir().expect("making a directory");
-    let config = dir.path().join("hauld.toml");
     // So that nobody waits long for what does not come.
-    fs::write(&config, "data-wait-s = 2\nstall-timeout = 2\n").expect("writing");
-    let server = Server::start(&["--config", config.to_str().expect("a text")]);
+    let (server, dir) = Server::configured("data-wait-s = 2\nstall-timeout = 2\n", &[]);
     let baseline = server.baseline();
     let trace = dir.path().join("trace");
     let trace_path = trace.to_str().expect("a text");

@@ -3,28 +3,16 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use crate::common::bytewise::rest_of;
 use crate::common::control::Control;
+use crate::common::network::in_a_network;
 use crate::common::server::{Server, four_questions};
-use crate::common::tools::run_with;
 use crate::common::{PATIENCE, heavy};
 
 fn address(n: u32) -> IpAddr {
     IpAddr::from(Ipv4Addr::from(0x7f00_0100 + n))
-}
-
-/// A server with these lines of configuration.
-fn configured(lines: &str) -> (Server, tempfile::TempDir) {
-    let dir = tempfile::tempdir().expect("making a directory");
-    let path = dir.path().join("hauld.toml");
-    std::fs::write(&path, lines).expect("writing");
-    let path: PathBuf = path;
-    let server = Server::start(&["--config", path.to_str().expect("a path")]);
-    (server, dir)
 }
 
 #[test]
@@ -93,7 +81,7 @@ fn r04_who_sends_byte_by_byte_gets_no_more_time_and_nobody_waits_for_them() {
 
 #[test]
 fn r11_the_oldest_that_has_not_logged_in_makes_room() {
-    let (server, _config) = configured("before-login-sessions = 20\n");
+    let (server, _config) = Server::configured("before-login-sessions = 20\n", &[]);
     let baseline = server.baseline();
     let mut inside: Vec<Control> = (0..3)
         .map(|n| {
@@ -164,57 +152,25 @@ fn a07_who_claims_to_speak_for_somebody_else_is_closed() {
 /// Loopback is not counted, so this is in a network of its own, where others have addresses too.
 #[test]
 fn r10_one_address_gets_its_share_and_another_one_gets_in() {
-    let dir = tempfile::tempdir().expect("making a directory");
-    let mut command = Command::new("unshare");
-    command.args(["--net", "python3", "-"]);
-    command.arg(env!("CARGO_BIN_EXE_hauld")).arg(dir.path());
-    let done = run_with(&mut command, IN_A_NETWORK.as_bytes()).ok();
-    assert_eq!(done.stdout_text(), "done\n", "{}", done.stderr);
+    in_a_network(ONE_ADDRESS);
 }
 
-const IN_A_NETWORK: &str = r#"
-import fcntl, os, socket, struct, subprocess, sys, time
-
-hauld, root = sys.argv[1:]
-
-def interface(name, request, data):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        fcntl.ioctl(s, request, struct.pack("16s16s8x", name, data))
-
-def address(name, ip):
-    sockaddr = struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(ip))
-    interface(name, 0x8916, sockaddr)                       # SIOCSIFADDR
-
-interface(b"lo", 0x8914, struct.pack("=H14x", 0x49))        # SIOCSIFFLAGS: up, running, loopback
-address(b"lo:1", "192.0.2.1")
-address(b"lo:2", "192.0.2.2")
-address(b"lo:3", "192.0.2.3")
-
+const ONE_ADDRESS: &str = r#"
 users = os.path.join(root, "users.toml")
 subprocess.run([hauld, "user", "add", "anna", "--users", users], input=b"secret", check=True)
 for path in [root, users]:
     os.chown(path, 65534, 65534)
-server = subprocess.Popen(
-    [hauld, "--listen", "192.0.2.1:0", "--tls", "off", "--users", users, "--run-as", "nobody",
-     "--max-per-address", "40", root],
-    stdout=subprocess.PIPE)
+server, port = start("--users", users, "--run-as", "nobody", "--max-per-address", "40")
 try:
-    port = int(server.stdout.readline().rsplit(b":", 1)[1])
-
-    def client(source):
-        s = socket.create_connection(("192.0.2.1", port), 10, (source, 0))
-        s.settimeout(60)                                    # 32 passwords may be checked before
-        return s, s.makefile("rb")
-
     def ask(session, line):
         session[0].sendall(line + b"\r\n")
         return session[1].readline()[:3]
 
-    here = [client("192.0.2.2") for _ in range(45)]
+    here = [client(port, "192.0.2.2") for _ in range(45)]
     said = [session[1].readline()[:3] for session in here]
     assert said == [b"220"] * 40 + [b"421"] * 5, said
     assert all(session[1].read() == b"" for session in here[40:]), "the surplus is closed"
-    other = client("192.0.2.3")
+    other = client(port, "192.0.2.3")
     assert other[1].readline()[:3] == b"220"
     assert ask(other, b"USER anna") == b"331" and ask(other, b"PASS secret") == b"230"
     # A place that is given up is for the next.
@@ -222,7 +178,7 @@ try:
     for half in here[0]:
         half.close()
     for attempt in range(1000):
-        again = client("192.0.2.2")
+        again = client(port, "192.0.2.2")
         if again[1].readline()[:3] == b"220":
             break
         time.sleep(0.01)
@@ -235,7 +191,7 @@ try:
     busy = 0
     for session in here[1:40] + [again]:
         assert session[1].readline()[:3] == b"331"
-    third = client("192.0.2.3")
+    third = client(port, "192.0.2.3")
     assert third[1].readline()[:3] == b"220"
     assert ask(third, b"USER anna") == b"331" and ask(third, b"PASS secret") == b"230"
     told = [session[1].readline()[:3] for session in here[1:40] + [again]]

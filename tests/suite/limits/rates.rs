@@ -8,12 +8,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::PATIENCE;
 use crate::common::content::{KIB, MIB, assert_file, assert_same, bytes};
 use crate::common::control::Control;
 use crate::common::secure::{Pair, Secure};
 use crate::common::server::{Server, four_questions};
 use crate::common::users::{Users, logged_in};
+use crate::common::{PATIENCE, settled};
 
 /// What a bucket lets through at once, in the time that it takes otherwise: what was saved up, and
 /// one grant.
@@ -256,15 +256,6 @@ fn what_may_not_move_yet_stays_with_the_client() {
     four_questions(&server, baseline);
 }
 
-/// How often the server's threads have gone to sleep so far.
-fn sleeps(server: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("running");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.and_then(|n| n.trim().parse().ok()).expect("a number")
-}
-
 #[test]
 fn who_is_not_limited_or_moves_nothing_wakes_nobody() {
     let users = Users::new(&[("anna", "secret", &["--session-rate", "100KiB"])]);
@@ -279,10 +270,9 @@ fn who_is_not_limited_or_moves_nothing_wakes_nobody() {
     assert_eq!(free.command("RETR f").code, 150);
     let unsent = anna.epsv();
     assert_eq!(anna.command("STOR h").code, 150);
-    thread::sleep(Duration::from_millis(300));
-    let before = sleeps(&server);
+    let before = settled(|| server.sleeps());
     thread::sleep(Duration::from_secs(1));
-    let woken = sleeps(&server) - before;
+    let woken = server.sleeps() - before;
     assert!(woken < 8, "woken {woken} times in a second");
     let mut rest = Vec::new();
     unread.set_read_timeout(Some(PATIENCE)).expect("a timeout");

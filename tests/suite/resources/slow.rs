@@ -7,7 +7,7 @@ use crate::common::bytewise::{End, reset, rest_of};
 use crate::common::content::{MIB, assert_same, bytes};
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, settled, wait_for};
 
 /// More than the kernel holds for two sockets.
 const LARGE: usize = 32 * MIB;
@@ -202,8 +202,8 @@ fn r14_a_client_that_reads_late_gets_everything() {
         .stream()
         .shutdown(std::net::Shutdown::Write)
         .expect("half");
-    // The server has long filled all buffers.
-    std::thread::sleep(Duration::from_millis(300));
+    // The server fills all buffers first.
+    settled(|| server.sleeps());
     for _ in 0..3 {
         assert_eq!(session.reply().code, 150);
         assert_same(&session.read_exact(content.len()), &content, "late");

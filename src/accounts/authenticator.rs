@@ -3,9 +3,9 @@
 //!
 //! # Driving it
 //!
-//! [`Gate::knock`] takes a name and a password. Either the same was proved a moment ago
+//! [`Authenticator::begin`] takes a name and a password. Either the same was proved a moment ago
 //! ([`super::recent`]) and the user is known at once, or it returns a [`Check`]: pure work that
-//! takes tens of milliseconds, for a thread where nobody waits. Its result goes to [`Gate::answer`],
+//! takes tens of milliseconds, for a thread where nobody waits. Its result goes to [`Authenticator::answer`],
 //! also when the session that asked has gone meanwhile, or it would have guessed for free.
 //!
 //! # All refusals are one
@@ -37,7 +37,7 @@ use crate::fingerprint::Fingerprint;
 
 /// The users and what is remembered of their attempts.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Authenticator {
     users: Users,
     recent: Recent,
     throttle: Throttle,
@@ -56,9 +56,9 @@ pub struct Outcome {
     pub right: bool,
 }
 
-/// What [`Gate::knock`] found.
+/// What [`Authenticator::begin`] found.
 #[derive(Debug)]
-pub enum Knock {
+pub enum Begun {
     /// The same user proved the same password a moment ago, or has a certificate.
     Known(Arc<User>),
     /// The password has to be checked.
@@ -107,13 +107,13 @@ impl Check {
     }
 }
 
-impl Gate {
-    /// A gate for these users, at which nobody has knocked yet.
+impl Authenticator {
+    /// For these users, of whom nobody has tried to log in yet.
     ///
     /// # Errors
     /// The system gives no random bytes.
-    pub fn new(users: Users, now: Instant) -> io::Result<Gate> {
-        Ok(Gate {
+    pub fn new(users: Users, now: Instant) -> io::Result<Authenticator> {
+        Ok(Authenticator {
             users,
             recent: Recent::new()?,
             throttle: Throttle::new(now),
@@ -121,7 +121,7 @@ impl Gate {
         })
     }
 
-    /// From now on outcomes are noted for another gate: [`Gate::outcomes`] takes them out.
+    /// From now on outcomes are noted for another authenticator: [`Authenticator::outcomes`] takes them out.
     pub fn note_outcomes(&mut self) {
         self.outcomes = Some(Vec::new());
     }
@@ -131,7 +131,7 @@ impl Gate {
         self.outcomes.as_mut().map(mem::take).unwrap_or_default()
     }
 
-    /// Counts what has come of an attempt at another gate.
+    /// Counts what has come of an attempt at another authenticator.
     pub fn happened(&mut self, outcome: &Outcome, now: Instant) {
         let Outcome {
             address,
@@ -169,21 +169,21 @@ impl Gate {
 
     /// Somebody says who he is. `address` is where he comes from; `certificate` is the one whose
     /// key he has shown to have.
-    pub fn knock(
+    pub fn begin(
         &mut self,
         name: &[u8],
         password: Password,
         certificate: Option<Fingerprint>,
         address: IpAddr,
         now: Instant,
-    ) -> Knock {
+    ) -> Begun {
         let user = self.users.find(name);
         // Keys are not guessed, so guesses at the password do not lock them out.
         if let (Some(user), Some(certificate)) = (user, certificate)
             && user.certificates.contains(&certificate)
             && user.may_come_from(address)
         {
-            return Knock::Known(user.clone());
+            return Begun::Known(user.clone());
         }
         let hash = user.map_or(self.users.decoy().clone(), |user| user.hash.clone());
         // Asked for every attempt, so that no name answers sooner or later than another.
@@ -197,14 +197,14 @@ impl Gate {
         {
             let user = user.clone();
             self.succeeded(address, name);
-            return Knock::Known(user);
+            return Begun::Known(user);
         }
         let attempt = Attempt {
             name: name.to_vec(),
             password,
             address,
         };
-        Knock::Check(Check { attempt, hash })
+        Begun::Check(Check { attempt, hash })
     }
 
     /// Who gets in after a check.
