@@ -25,8 +25,8 @@ impl Ready {
 }
 
 impl Server {
-    /// One turn for each connection that only talks, and then for those that are busy, as many as
-    /// time allows. Those that have more to do afterwards, or had none, come in the next.
+    /// One turn for each connection that only talks, and then for those that are busy, one after the other
+    /// and round again, as many as time allows.
     pub(super) fn serve_ready(&mut self) {
         let begin = Instant::now();
         for _ in 0..self.ready.talking.len() {
@@ -40,10 +40,8 @@ impl Server {
         // However much is talked, half of the time is theirs.
         let talked = begin.elapsed();
         let until = begin + talked + talked.max(BUSY_TIME);
-        for _ in 0..self.ready.busy.len() {
-            if let Some(id) = self.ready.busy.pop_front() {
-                self.serve(id);
-            }
+        while let Some(id) = self.ready.busy.pop_front() {
+            self.serve(id);
             if Instant::now() >= until {
                 return;
             }

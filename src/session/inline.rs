@@ -64,7 +64,11 @@ pub(super) fn upload(session: &mut Session, turn: &mut Turn) -> Handled {
         }
         return refuse_waiting(turn, super::not_logged_in());
     };
-    match stage(login, turn, bytes, facts, path) {
+    let asked = match immediate {
+        true => Asked::Immediate,
+        false => Asked::Upload,
+    };
+    match stage(login, turn, asked, bytes, facts, path) {
         Ok((receive, what)) => {
             let reply = Reply::new(150, format!("send {bytes} bytes."));
             take_body(turn, receive, what, (!immediate).then_some(reply))
@@ -117,6 +121,7 @@ fn refuse_waiting(turn: &Turn, reply: Reply) -> Handled {
 fn stage(
     login: &mut Login,
     turn: &mut Turn,
+    asked: Asked,
     bytes: u64,
     facts: &[u8],
     path: Option<&[u8]>,
@@ -133,7 +138,7 @@ fn stage(
     };
     login.check(Permission::Write)?;
     let path = login.new_path(path)?;
-    let mut begun = partials::stage(login, turn, &path, Asked::Upload)?;
+    let mut begun = partials::stage(login, turn, &path, asked)?;
     begun.upload.announce(begun.at + bytes)?;
     if begun.at + bytes > NAMED_FROM_BYTES {
         begun.upload.take_partial_name();

@@ -294,7 +294,7 @@ impl Root {
         &self,
         dir: &OwnedFd,
         name: &[u8],
-        new: Amount,
+        new: impl FnOnce() -> io::Result<Amount>,
         mut held: Vec<Claim>,
         act: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
@@ -303,7 +303,7 @@ impl Root {
             return act();
         }
         let _names = lock(&self.ledger().names);
-        let old = amount_at(dir, name);
+        let (new, old) = (new()?, amount_at(dir, name));
         let mut claims = Vec::with_capacity(allotments.len());
         for allotment in allotments {
             let mine = |claim: &Claim| Arc::ptr_eq(&claim.allotment, &allotment);

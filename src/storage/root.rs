@@ -128,9 +128,13 @@ impl Root {
     pub fn create_dir(&self, path: &VirtualPath, mode: u32) -> io::Result<()> {
         let (dir, name) = self.parent(path, Errno::EXIST)?;
         let room = self.claim(&dir, Amount::NAME, Amount::NOTHING)?;
-        self.change(&dir, name, Amount::NAME, room, || {
-            Ok(rustix::fs::mkdirat(&dir, name, permissions(mode))?)
-        })?;
+        self.change(
+            &dir,
+            name,
+            || Ok(Amount::NAME),
+            room,
+            || Ok(rustix::fs::mkdirat(&dir, name, permissions(mode))?),
+        )?;
         if let Ok(meta) = stat_in(&dir, name) {
             self.made.add((meta.dev, meta.ino));
         }
@@ -140,17 +144,25 @@ impl Root {
     /// Removes an empty directory.
     pub fn remove_dir(&self, path: &VirtualPath) -> io::Result<()> {
         let (dir, name) = self.parent(path, Errno::BUSY)?;
-        self.change(&dir, name, Amount::NOTHING, Vec::new(), || {
-            Ok(rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR)?)
-        })
+        self.change(
+            &dir,
+            name,
+            || Ok(Amount::NOTHING),
+            Vec::new(),
+            || Ok(rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR)?),
+        )
     }
 
     /// Removes anything but a directory (EISDIR). Of a link, the link itself.
     pub fn remove_file(&self, path: &VirtualPath) -> io::Result<()> {
         let (dir, name) = self.parent(path, Errno::ISDIR)?;
-        self.change(&dir, name, Amount::NOTHING, Vec::new(), || {
-            Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?)
-        })
+        self.change(
+            &dir,
+            name,
+            || Ok(Amount::NOTHING),
+            Vec::new(),
+            || Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?),
+        )
     }
 
     /// Moves `from` to `to`, replacing a file or link there. A directory there is EISDIR, even an
@@ -289,9 +301,12 @@ impl Root {
 pub const LARGE_BYTES: u64 = 16 << 20;
 
 pub(super) fn keep_if_large(dir: impl AsFd, name: &[u8]) -> Option<OwnedFd> {
+    let is_large = |meta: Meta| meta.kind == Kind::File && meta.size >= LARGE_BYTES;
+    if !stat_in(&dir, name).is_ok_and(is_large) {
+        return None;
+    }
     let place = rustix::fs::openat(&dir, name, PLACE | OFlags::NOFOLLOW, Mode::empty()).ok()?;
-    let meta = stat_open(&place).ok()?;
-    (meta.kind == Kind::File && meta.size >= LARGE_BYTES).then_some(place)
+    stat_open(&place).is_ok_and(is_large).then_some(place)
 }
 
 /// Opens what is at `path` below `dir`, or nothing.

@@ -74,15 +74,26 @@ impl Upload {
     /// Begins a file that will be at `path`. What could not be replaced is refused at once: a
     /// directory with EISDIR, anything but a file or link with ENXIO.
     pub fn create(root: &Root, path: &VirtualPath) -> io::Result<Upload> {
-        Upload::stage(root, path, true)
+        Upload::stage(root, path, |_| true)
     }
 
-    fn stage(root: &Root, path: &VirtualPath, nameless: bool) -> io::Result<Upload> {
+    /// The same for a small file that arrives at once. If it replaces another, it has a hidden name until
+    /// then: to give one to a file without a name, which that moment takes, would cost a quarter of the
+    /// whole upload.
+    pub fn create_in_passing(root: &Root, path: &VirtualPath) -> io::Result<Upload> {
+        Upload::stage(root, path, |replaces| !replaces)
+    }
+
+    fn stage(
+        root: &Root,
+        path: &VirtualPath,
+        nameless: impl FnOnce(bool) -> bool,
+    ) -> io::Result<Upload> {
         let (dir, name) = root.parent(path, Errno::ISDIR)?;
         let replaces = replaced(&dir, name)?;
         let old = replaces.as_ref().map_or(Amount::NOTHING, amount_of);
         let room = root.claim(&dir, Amount::NAME, old)?;
-        let without_name = if nameless {
+        let without_name = if nameless(replaces.is_some()) {
             let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
             rustix::fs::openat(&dir, c".", flags, Mode::RUSR | Mode::WUSR)
         } else {
@@ -95,17 +106,17 @@ impl Upload {
                 (file, None)
             }
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
-                let (file, hidden) = with_hidden_name(|hidden| create_locked(&dir, hidden))?;
-                (file, Some(hidden))
+                let ((file, meta), name) = with_hidden_name(|hidden| create_locked(&dir, hidden))?;
+                (file, Some((name, meta)))
             }
             Err(error) => return Err(error.into()),
         };
         let file = File::from(file);
         let mut room = Box::new(Room::new(root.ledger().clone(), room));
-        if hidden.is_some() {
-            let meta = stat_open(&file)?;
+        let hidden = hidden.map(|(name, meta)| {
             room.hide((meta.dev, meta.ino));
-        }
+            name
+        });
         Ok(Upload::of(root, path, dir, file, room, hidden, replaces))
     }
 
@@ -126,9 +137,13 @@ impl Upload {
         let meta = stat_open(&file)?;
         room.hide((meta.dev, meta.ino));
         // What counted for the partial is given back, so it is cut while that is still to be seen.
-        root.change(&dir, partial.name(), Amount::NOTHING, Vec::new(), || {
-            cut(&file)
-        })?;
+        root.change(
+            &dir,
+            partial.name(),
+            || Ok(Amount::NOTHING),
+            Vec::new(),
+            || cut(&file),
+        )?;
         room.claim(root.claim(&dir, Amount::NAME, old)?);
         room.share(from)?;
         let hidden = Some(partial.name().to_vec());
@@ -230,9 +245,10 @@ impl Upload {
 
     /// Gives the file its name.
     pub(super) fn appear(&mut self, how: &Publish) -> io::Result<()> {
-        let new = amount_of(&stat_open(self.file())?);
         let room = self.room.take_claims();
         let (root, dir, name) = (self.root.clone(), self.dir.clone(), self.name.clone());
+        let staged = self.staged.clone();
+        let new = || Ok(amount_of(&stat_open(&staged.file)?));
         root.change(&dir, &name, new, room, || Ok(self.take_name(how.replace)?))
     }
 
@@ -354,13 +370,15 @@ fn replaced(dir: &OwnedFd, name: &[u8]) -> Result<Option<Meta>, Errno> {
 }
 
 /// EEXIST also if a sweep has found the file before it was locked, and removed it.
-fn create_locked(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+fn create_locked(dir: &OwnedFd, name: &[u8]) -> Result<(OwnedFd, Meta), Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
-    if !lock(&file)? || stat_open(&file)?.links == 0 {
-        return Err(Errno::EXIST);
+    let locked = lock(&file)?;
+    let meta = stat_open(&file)?;
+    match locked && meta.links > 0 {
+        true => Ok((file, meta)),
+        false => Err(Errno::EXIST),
     }
-    Ok(file)
 }
 
 /// How many digits follow the prefix in a hidden name that a file has for a moment, or has where
@@ -431,7 +449,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let root = Root::open(dir.path()).unwrap();
             let stage = |path: &str| {
-                let upload = Upload::stage(&root, &at(path), nameless)?;
+                let upload = Upload::stage(&root, &at(path), |_| nameless)?;
                 assert_eq!(upload.hidden.is_none(), nameless);
                 upload.file().write_all(b"new content")?;
                 Ok(upload)
@@ -464,6 +482,22 @@ mod tests {
             assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o640, 1_000_000_000));
             assert_eq!((meta.len(), meta.nlink()), (11, 1));
         });
+    }
+
+    #[test]
+    fn in_passing_only_what_replaces_something_has_a_hidden_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let store = |hides: bool| {
+            let upload = Upload::create_in_passing(&root, &at("f")).unwrap();
+            assert_eq!(upload.hidden.is_some(), hides);
+            upload.publish(&OVER).unwrap();
+            assert_eq!(names(&dir), ["f"]);
+        };
+        store(false);
+        store(true);
+        drop(Upload::create_in_passing(&root, &at("f")).unwrap());
+        assert_eq!(names(&dir), ["f"]);
     }
 
     #[test]

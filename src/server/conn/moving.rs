@@ -190,6 +190,7 @@ impl Conn {
                 let mut wire = Wire {
                     socket: stream.as_fd(),
                     tls: moving.tls.as_deref_mut(),
+                    corks: true,
                 };
                 let step = protected::step(&mut moving.pump, &mut wire, shared, budget, allowed);
                 if let Some(until) = moving.handshake_until {
@@ -265,6 +266,7 @@ impl Conn {
         let mut wire = Wire {
             socket: self.control.as_fd(),
             tls: None,
+            corks: false,
         };
         let step = pump.step(&mut wire, &mut shared.tools, budget, allowed);
         if matches!(step, Step::Blocked) {
@@ -287,6 +289,7 @@ impl Conn {
         let mut wire = Wire {
             socket: self.control.as_fd(),
             tls: self.tls.as_deref_mut(),
+            corks: false,
         };
         let step = pump.step(&mut wire, &mut shared.tools, budget, allowed);
         if matches!(step, Step::Blocked) {

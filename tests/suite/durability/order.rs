@@ -30,6 +30,8 @@ struct Shown {
 fn follow(calls: &[Call]) -> Shown {
     let mut files: HashMap<i64, File> = HashMap::new();
     let mut hidden: HashMap<String, bool> = HashMap::new();
+    // Files that have had a hidden name from the start.
+    let mut named: HashMap<String, i64> = HashMap::new();
     let mut appeared: Vec<(String, String, usize)> = Vec::new();
     let mut shown = Shown {
         durable: HashMap::new(),
@@ -51,6 +53,10 @@ fn follow(calls: &[Call]) -> Shown {
             "openat" if call.args.contains("O_TMPFILE") => {
                 files.insert(call.result, File::default());
             }
+            "openat" if call.args.contains("O_EXCL") => {
+                files.insert(call.result, File::default());
+                named.insert(quoted(&call.args)[0].to_string(), call.result);
+            }
             "write" | "pwrite64" | "splice" => {
                 let written = if call.is("splice") { 2 } else { 0 };
                 if let Some((fd, _)) = call.descriptor(written)
@@ -63,7 +69,10 @@ fn follow(calls: &[Call]) -> Shown {
                 let Some((fd, path)) = call.descriptor(0) else {
                     continue;
                 };
-                match files.get_mut(&fd).filter(|_| path.contains('#')) {
+                match files
+                    .get_mut(&fd)
+                    .filter(|_| path.contains('#') || path.contains(".haul-"))
+                {
                     Some(file) if file.written < call.begin => file.synced = Some(call.end),
                     Some(_) => {}
                     None => {
@@ -105,7 +114,11 @@ fn follow(calls: &[Call]) -> Shown {
                 let (Some((_, dir)), quoted) = (call.descriptor(2), quoted(&call.args)) else {
                     continue;
                 };
-                if !hidden.get(quoted[0]).copied().unwrap_or(false) {
+                let synced = match named.get(quoted[0]) {
+                    Some(fd) => files[fd].synced.is_some_and(|at| at < call.begin),
+                    None => hidden.get(quoted[0]).copied().unwrap_or(false),
+                };
+                if !synced {
                     shown.early.push(quoted[1].to_string());
                 }
                 appeared.push((dir.to_string(), quoted[1].to_string(), call.end));
