@@ -12,9 +12,12 @@ impl Server {
         while let Some((id, answer)) = self.shared.passwords.as_mut().and_then(|p| p.answer(now)) {
             self.tell(id, Input::PasswordChecked(answer));
         }
-        while let Some((id, answer)) = self.shared.commits.answer() {
+        while let Some((id, mut answer)) = self.shared.commits.answer() {
+            if let Answer::Committed { key, committed } = &mut answer {
+                self.kept(*key, committed.kept.take().map(|kept| *kept));
+            }
             match answer {
-                Answer::Committed(committed) if self.conn(id).is_none() => {
+                Answer::Committed { committed, .. } if self.conn(id).is_none() => {
                     dispose_of(committed.replaced, &self.shared);
                 }
                 answer => self.with(id, |conn, shared| conn.hear(answer, shared)),

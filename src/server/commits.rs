@@ -19,6 +19,7 @@ use mio::Waker;
 use super::{Id, guarded};
 use crate::config::Durability;
 use crate::storage::commit::{self, Committed, Named};
+use crate::storage::partials::Key;
 use crate::storage::staging::{Publish, Upload, WriteBack};
 
 /// Uploads that share a batch. The first waits for the last of them: a few milliseconds.
@@ -53,15 +54,28 @@ impl Lane {
 
 #[derive(Debug)]
 enum Order {
-    Commit(Id, Box<Upload>, Publish),
+    Commit(Client, Box<Upload>, Publish),
     WriteBack(Id, u64, WriteBack),
+}
+
+/// Who waits for an upload.
+#[derive(Debug, Clone, Copy)]
+struct Client {
+    id: Id,
+    /// Who wants to continue it waits too.
+    key: Option<Key>,
 }
 
 /// What came of an order.
 #[derive(Debug)]
 pub enum Answer {
     /// An upload is in its place, or gone.
-    Committed(Committed),
+    Committed {
+        /// What the order was given.
+        key: Option<Key>,
+        /// Which.
+        committed: Committed,
+    },
     /// A part of an upload that goes on is on the disk, or the disk does not take it.
     WrittenBack {
         /// What the order was given.
@@ -120,18 +134,19 @@ impl Commits {
         })
     }
 
-    /// Has an upload published. An answer comes for sure.
+    /// Has an upload published. An answer with `key` comes for sure.
     ///
     /// # Errors
     /// The thread has ended, so the upload is gone.
     pub fn commit(
         &mut self,
         id: Id,
+        key: Option<Key>,
         lane: Lane,
         upload: Box<Upload>,
         how: Publish,
     ) -> Result<(), io::Error> {
-        self.send(lane, Order::Commit(id, upload, how))?;
+        self.send(lane, Order::Commit(Client { id, key }, upload, how))?;
         self.under_way += 1;
         Ok(())
     }
@@ -163,7 +178,7 @@ impl Commits {
                 None => self.heard = self.results.try_recv().ok()?.into_iter(),
             }
         };
-        if let Answer::Committed(_) = answer.1 {
+        if let Answer::Committed { .. } = answer.1 {
             self.under_way -= 1;
         }
         Some(answer)
@@ -187,7 +202,7 @@ struct Thread {
     batch_max: usize,
     names: bool,
     /// Has its names, which are to reach the disk together with the bytes of the next batch.
-    unsettled: Option<(Vec<Id>, Named)>,
+    unsettled: Option<(Vec<Client>, Named)>,
     dirty: DirtyMemory,
     costs: Costs,
 }
@@ -256,19 +271,19 @@ impl Thread {
                     let result = guarded::run("a write-back", || part.run()).and_then(|it| it);
                     self.answer(vec![(id, Answer::WrittenBack { number, result })])?;
                 }
-                Order::Commit(id, upload, how) => {
-                    let (mut ids, mut batch) = (vec![id], vec![(*upload, how)]);
+                Order::Commit(client, upload, how) => {
+                    let (mut clients, mut batch) = (vec![client], vec![(*upload, how)]);
                     while batch.len() < self.batch_max && next.is_none() {
                         match self.orders.try_recv() {
-                            Ok(Order::Commit(id, upload, how)) => {
-                                ids.push(id);
+                            Ok(Order::Commit(client, upload, how)) => {
+                                clients.push(client);
                                 batch.push((*upload, how));
                             }
                             Ok(other) => next = Some(other),
                             Err(_) => break,
                         }
                     }
-                    self.commit(ids, batch)?;
+                    self.commit(clients, batch)?;
                 }
             }
         }
@@ -277,7 +292,7 @@ impl Thread {
     }
 
     /// Leaves a batch unsettled, after the one before it.
-    fn commit(&mut self, ids: Vec<Id>, batch: Vec<(Upload, Publish)>) -> Result<(), Gone> {
+    fn commit(&mut self, clients: Vec<Client>, batch: Vec<(Upload, Publish)>) -> Result<(), Gone> {
         let files = batch.len();
         let together = files > 1 && self.costs.favour_together(files) && self.dirty.is_little();
         if !together {
@@ -288,19 +303,19 @@ impl Thread {
         self.costs.note(together, files, begin.elapsed());
         self.settle()?;
         match stored.and_then(|stored| guard(|| stored.name())) {
-            Some(named) if self.names => self.unsettled = Some((ids, named)),
-            Some(named) => self.answer(answers(ids, named.as_they_are()))?,
-            None => self.answer(answers(ids, Vec::new()))?,
+            Some(named) if self.names => self.unsettled = Some((clients, named)),
+            Some(named) => self.answer(answers(clients, named.as_they_are()))?,
+            None => self.answer(answers(clients, Vec::new()))?,
         }
         Ok(())
     }
 
     fn settle(&mut self) -> Result<(), Gone> {
-        let Some((ids, named)) = self.unsettled.take() else {
+        let Some((clients, named)) = self.unsettled.take() else {
             return Ok(());
         };
         let committed = guard(|| named.settle()).unwrap_or_default();
-        self.answer(answers(ids, committed))
+        self.answer(answers(clients, committed))
     }
 
     fn answer(&self, answers: Vec<(Id, Answer)>) -> Result<(), Gone> {
@@ -314,12 +329,14 @@ fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// Whatever happened, each of them is answered.
-fn answers(ids: Vec<Id>, committed: Vec<Committed>) -> Vec<(Id, Answer)> {
+fn answers(clients: Vec<Client>, committed: Vec<Committed>) -> Vec<(Id, Answer)> {
     let mut committed = committed.into_iter();
-    ids.into_iter()
-        .map(|id| {
+    clients
+        .into_iter()
+        .map(|Client { id, key }| {
             let lost = || Committed::from(io::Error::other("it was not committed"));
-            (id, Answer::Committed(committed.next().unwrap_or_else(lost)))
+            let committed = committed.next().unwrap_or_else(lost);
+            (id, Answer::Committed { key, committed })
         })
         .collect()
 }

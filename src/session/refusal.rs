@@ -18,7 +18,7 @@ impl From<io::Error> for Reply {
         if let Some(full) = error.get_ref().and_then(|it| it.downcast_ref::<Full>()) {
             let code = match full {
                 Full::Counting => 450,
-                Full::Bytes { .. } | Full::Files { .. } | Full::Parts => 552,
+                Full::Bytes { .. } | Full::Files { .. } | Full::Parts { .. } => 552,
             };
             return Reply::new(code, full.to_string());
         }

@@ -174,10 +174,7 @@ impl Task {
             }
             Task::Keep { upload, at } => {
                 let key = upload.key();
-                let kept = upload.keep(at).unwrap_or_else(|error| {
-                    log::warn!("what arrived of an interrupted upload is lost: {error}");
-                    None
-                });
+                let kept = upload.keep_or_lose(at);
                 Ok(Done::Kept { key, kept })
             }
             Task::Record(record) => {

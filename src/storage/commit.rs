@@ -19,6 +19,7 @@ use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::made::Made;
+use super::partials::Kept;
 use super::root::stat_open;
 use super::staging::{Publish, Upload};
 
@@ -44,6 +45,8 @@ pub struct Committed {
     pub result: io::Result<()>,
     /// A large file that it replaced: freeing its blocks takes long, where this is closed.
     pub replaced: Option<OwnedFd>,
+    /// It was withdrawn in time, and this is what there is of it.
+    pub kept: Option<Box<Kept>>,
 }
 
 impl From<io::Error> for Committed {
@@ -51,6 +54,7 @@ impl From<io::Error> for Committed {
         Committed {
             result: Err(error),
             replaced: None,
+            kept: None,
         }
     }
 }
@@ -95,13 +99,7 @@ impl Stored {
         let named = self
             .0
             .into_iter()
-            .map(|ready| match ready.and_then(appear) {
-                Ok((ready, replaced)) => {
-                    let result = Ok(());
-                    (Some(ready), Committed { result, replaced })
-                }
-                Err(error) => (None, error.into()),
-            });
+            .map(|ready| ready.map_or_else(|error| (None, error.into()), appear));
         Named(named.collect())
     }
 }
@@ -142,14 +140,24 @@ fn prepare(batch: Vec<(Upload, Publish)>) -> Vec<io::Result<Ready>> {
     batch.into_iter().map(ready).collect()
 }
 
-fn appear(mut ready: Ready) -> io::Result<(Ready, Option<OwnedFd>)> {
+fn appear(mut ready: Ready) -> (Option<Ready>, Committed) {
     if ready.upload.is_withdrawn() {
-        ready.upload.keep_after_all();
-        return Err(Errno::CANCELED.into());
+        let mut committed = Committed::from(io::Error::from(Errno::CANCELED));
+        committed.kept = ready.upload.keep_after_all().map(Box::new);
+        return (None, committed);
     }
     let replaced = ready.upload.keep_replaced_if_large();
-    ready.upload.appear(&ready.how)?;
-    Ok((ready, replaced))
+    match ready.upload.appear(&ready.how) {
+        Ok(()) => {
+            let committed = Committed {
+                result: Ok(()),
+                replaced,
+                kept: None,
+            };
+            (Some(ready), committed)
+        }
+        Err(error) => (None, error.into()),
+    }
 }
 
 fn sync_files(

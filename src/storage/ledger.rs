@@ -382,7 +382,8 @@ impl Root {
             add(entry.meta);
         })? {
             if entries > MOVED_ENTRIES_MAX {
-                return Err(Full::Parts.into_error());
+                let limit = MOVED_ENTRIES_MAX;
+                return Err(Full::Parts { limit }.into_error());
             }
         }
         Ok(all)

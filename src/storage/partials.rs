@@ -439,6 +439,9 @@ impl Upload {
         if let Some(partial) = &mut self.partial {
             partial.interrupted = Interrupted::Dropped;
         }
+        if let Some(withdrawn) = &mut self.withdrawn {
+            withdrawn.interrupted = Interrupted::Dropped;
+        }
     }
 
     /// Whether it is left where it is, as a killed server leaves it, when it is dropped: it can be
@@ -563,6 +566,14 @@ impl Upload {
             },
             bytes,
         }))
+    }
+
+    /// As [`Upload::keep`], where nobody is left to tell of an error.
+    pub fn keep_or_lose(self, at: u64) -> Option<Kept> {
+        self.keep(at).unwrap_or_else(|error| {
+            log::warn!("what arrived of an interrupted upload is lost: {error}");
+            None
+        })
     }
 
     /// What there is counts from now on as a file that is there. Without room for it, it goes.

@@ -116,8 +116,11 @@ pub enum Full {
         /// What the tree may hold.
         limit: u64,
     },
-    /// A directory holds too much to be counted for another tree.
-    Parts,
+    /// A directory holds more than is counted for another tree at once.
+    Parts {
+        /// Files and directories that may be in it.
+        limit: u64,
+    },
 }
 
 impl fmt::Display for Full {
@@ -130,8 +133,11 @@ impl fmt::Display for Full {
             Full::Files { limit } => {
                 write!(f, "Your quota is {limit} files and directories.")
             }
-            Full::Parts => {
-                f.write_str("That is too much to go from one quota to another at once; move parts.")
+            Full::Parts { limit } => {
+                write!(
+                    f,
+                    "From one quota to another go directories of {limit} entries at most; move parts."
+                )
             }
         }
     }

@@ -213,18 +213,42 @@ fn p23_a_control_connection_that_ends_just_behind_the_data_ends_the_upload_too()
         }
         drop(session);
         let mut back = Control::login(server.addr());
-        let offered = wait_for(PATIENCE, || {
-            let reply = back.command("PARTIAL f");
-            (reply.code == 213).then_some(reply.text)
-        });
+        // Who asks now waits until it is decided what becomes of it.
+        let offered = back.command("PARTIAL f");
         let kept = &content[..content.len() - 1];
-        assert_eq!(offered, Some(format!("{} {}", kept.len(), sha256(kept))));
+        let expected = format!("{} {}", kept.len(), sha256(kept));
+        assert_eq!((offered.code, offered.text), (213, expected));
         assert_file(&server.path("f"), b"old");
         assert_eq!(back.command(&format!("REST {}", kept.len())).code, 350);
         assert_eq!(back.upload("f", &content[kept.len()..]).code, 226);
         assert_file(&server.path("f"), &content);
         four_questions(server, server.descriptors());
     }
+}
+
+/// Nor does anybody collect more of them than of others.
+#[test]
+fn p23_of_uploads_that_ended_behind_their_data_as_many_are_kept_as_of_any() {
+    const KEPT_MAX: usize = 64;
+    let traced = Traced::start(&[], &["fsync:delay_enter=3000000:when=1"]);
+    let server = &traced.server;
+    let begin = |n: usize| {
+        let mut session = Control::login(server.addr());
+        let mut data = session.epsv();
+        assert_eq!(session.command(&format!("STOR f{n}")).code, 150);
+        data.write_all(&bytes(n as u64, 100)).expect("sending");
+        session
+    };
+    let first = begin(0);
+    let began = || traced.is_told("fsync(").then_some(());
+    wait_for(PATIENCE, began).expect("a commit begins");
+    // The others wait behind it.
+    let others: Vec<_> = (1..=KEPT_MAX).map(begin).collect();
+    drop((first, others));
+    let last = Control::login(server.addr()).command(&format!("PARTIAL f{KEPT_MAX}"));
+    assert_eq!(last.code, 213, "all are kept by now");
+    let kept = || hidden(server).len();
+    wait_for(PATIENCE, || (kept() == KEPT_MAX).then_some(())).expect("the oldest one goes");
 }
 
 /// Who says goodbye has not been killed.

@@ -7,7 +7,6 @@ use crate::config::Durability;
 use crate::server::Shared;
 use crate::server::commits::{Answer, Lane};
 use crate::session::{Input, Outcome};
-use crate::storage::commit::Committed;
 use crate::storage::staging::{Publish, Upload};
 
 /// An upload is written back in pieces of this size, so that its end finds little left to be written.
@@ -39,7 +38,7 @@ impl Conn {
     /// than asking somebody else to.
     pub(super) fn commit(
         &mut self,
-        upload: Box<Upload>,
+        mut upload: Box<Upload>,
         how: &Publish,
         shared: &mut Shared,
     ) -> Option<Input> {
@@ -53,18 +52,24 @@ impl Conn {
         if self.committing == 0 {
             self.lane = Lane::of(&upload);
         }
-        match shared.commits.commit(self.id, self.lane, upload, *how) {
-            Ok(()) => {
-                self.committing += 1;
-                None
-            }
-            Err(error) if self.committing == 0 => Some(Input::Committed(Err(error))),
-            // Answers come in order, and those before this one will not come any more.
-            Err(_) => {
-                self.dead = true;
-                None
-            }
+        // Should it be withdrawn, whoever wants to continue it waits until what is kept can be found.
+        let key = self.withdrawal.as_ref().and(upload.key());
+        if let Some(key) = key
+            && !shared.uploads.keep(key, self.id)
+        {
+            upload.forget_partial();
         }
+        let (commits, lane) = (&mut shared.commits, self.lane);
+        let Err(error) = commits.commit(self.id, key, lane, upload, *how) else {
+            self.committing += 1;
+            return None;
+        };
+        if let Some(key) = key {
+            shared.uploads.kept(key);
+        }
+        // Answers come in order, and those before this one will not come any more.
+        self.dead |= self.committing > 0;
+        (!self.dead).then_some(Input::Committed(Err(error)))
     }
 
     /// The client is gone without QUIT, so the upload was not whole, whatever it looked like.
@@ -97,11 +102,11 @@ impl Conn {
     /// Something of what this connection ordered is done.
     pub(in crate::server) fn hear(&mut self, answer: Answer, shared: &mut Shared) {
         match answer {
-            Answer::Committed(Committed { result, replaced }) => {
+            Answer::Committed { committed, .. } => {
                 self.committing -= 1;
                 self.withdrawal = None;
-                dispose_of(replaced, shared);
-                self.tell(Input::Committed(result), shared);
+                dispose_of(committed.replaced, shared);
+                self.tell(Input::Committed(committed.result), shared);
             }
             Answer::WrittenBack { number, result } => {
                 let Some(moving) = &mut self.moving else {

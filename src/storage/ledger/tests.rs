@@ -226,7 +226,9 @@ fn too_much_is_not_counted_while_everybody_waits() {
     for n in 0..=MOVED_ENTRIES_MAX {
         fs::write(real.join(format!("d/{n}")), b"").unwrap();
     }
-    assert_eq!(full(nest.served.rename(&at("d"), &at("a/d"))), Full::Parts);
+    let refused = full(nest.served.rename(&at("d"), &at("a/d")));
+    assert_eq!(refused, Full::Parts { limit: 2_000 });
+    assert!(refused.to_string().contains("2000 entries"), "{refused}");
     nest.served.rename(&at("d"), &at("e")).unwrap();
 }
 

@@ -11,13 +11,13 @@ use rustix::fs::Mode;
 
 use super::super::root::stat_open;
 use super::super::staging::Upload;
-use super::Interrupted;
+use super::{Interrupted, Kept};
 
 /// For the upload: whether it has been withdrawn, and what is to be kept of it then.
 #[derive(Debug)]
 pub(in crate::storage) struct Withdrawn {
     is_so: Arc<AtomicBool>,
-    interrupted: Interrupted,
+    pub(super) interrupted: Interrupted,
 }
 
 /// For who may learn that the client is gone.
@@ -35,11 +35,12 @@ impl Upload {
     /// All of it is there, as far as one can tell.
     pub fn complete_if_client_stays(&mut self) {
         let partial = self.partial.as_ref();
+        let interrupted = partial.map_or(Interrupted::Dropped, |it| it.interrupted);
+        self.forget_partial();
         self.withdrawn = Some(Withdrawn {
             is_so: Arc::default(),
-            interrupted: partial.map_or(Interrupted::Dropped, |it| it.interrupted),
+            interrupted,
         });
-        self.forget_partial();
     }
 
     /// To withdraw it, if that may be.
@@ -54,13 +55,12 @@ impl Upload {
     }
 
     /// It is withdrawn: what arrived is kept as of any upload that broke off.
-    pub(in crate::storage) fn keep_after_all(mut self) {
+    pub(in crate::storage) fn keep_after_all(mut self) -> Option<Kept> {
         if let (Some(partial), Some(withdrawn)) = (&mut self.partial, &self.withdrawn) {
             partial.interrupted = withdrawn.interrupted;
         }
         let _ = rustix::fs::fchmod(self.file(), Mode::RUSR | Mode::WUSR);
         let bytes = stat_open(self.file()).map_or(0, |meta| meta.size);
-        // Nobody is left to tell.
-        let _ = self.keep(bytes);
+        self.keep_or_lose(bytes)
     }
 }
