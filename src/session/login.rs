@@ -8,7 +8,8 @@ use super::files::path_of;
 use super::security::{self, Security};
 use super::verbs::{self, FEATURES_OF_NO_VERB, Feature, VERBS};
 use super::{
-    Action, Algorithm, Answer, Context, Handled, PasswordAnswer, Session, Turn, Via, Wait, Who,
+    Action, Algorithm, Answer, Context, Handled, PasswordAnswer, Refusal, Session, Turn, Via, Wait,
+    Who,
 };
 use crate::accounts::password::Password;
 use crate::accounts::users::User;
@@ -177,20 +178,21 @@ impl Session {
             (true, false) => Err(reply),
             (false, last) => {
                 let until = cx.now + delay;
-                Ok(Answer::Later(Wait::Refusal { until, reply, last }))
+                let refusal = Refusal { until, reply, last };
+                Ok(Answer::Later(Wait::Refusal(Box::new(refusal))))
             }
         }
     }
 
     pub(super) fn refuses_at(&self, now: Instant) -> bool {
-        matches!(self.wait, Wait::Refusal { until, .. } if until <= now)
+        matches!(&self.wait, Wait::Refusal(refusal) if refusal.until <= now)
     }
 
     /// The time has come to answer a wrong password.
     pub(super) fn refuse_now(&mut self, out: &mut Vec<Action>) {
         match mem::replace(&mut self.wait, Wait::Command) {
-            Wait::Refusal { reply, last, .. } if last => self.hang_up(reply, out),
-            Wait::Refusal { reply, .. } => self.say(reply, out),
+            Wait::Refusal(refusal) if refusal.last => self.hang_up(refusal.reply, out),
+            Wait::Refusal(refusal) => self.say(refusal.reply, out),
             other => self.wait = other,
         }
     }

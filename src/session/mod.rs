@@ -81,6 +81,14 @@ enum Who {
     Known(Box<Login>),
 }
 
+/// What a wrong password is answered with.
+#[derive(Debug)]
+struct Refusal {
+    until: Instant,
+    reply: Reply,
+    last: bool,
+}
+
 /// What the session waits for.
 #[derive(Debug)]
 enum Wait {
@@ -89,11 +97,7 @@ enum Wait {
     /// Whether the password is right.
     Password { name: Vec<u8> },
     /// The time at which a wrong password is answered.
-    Refusal {
-        until: Instant,
-        reply: Reply,
-        last: bool,
-    },
+    Refusal(Box<Refusal>),
     /// A passive port, for EPSV or PASV.
     Listening { extended: bool },
     /// A digest, a copy, or names that go to the disk.
@@ -509,7 +513,7 @@ impl Session {
             (Who::Stranger { since, .. }, wait) => {
                 let login = *since + config.limits.login_timeout;
                 match wait {
-                    Wait::Refusal { until, .. } => Some(login.min(*until)),
+                    Wait::Refusal(refusal) => Some(login.min(refusal.until)),
                     _ => Some(login),
                 }
             }

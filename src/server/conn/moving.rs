@@ -338,7 +338,7 @@ impl Conn {
             _ => {}
         }
         self.flushed += moved;
-        self.left = upload;
+        self.left = upload.map(Box::new);
         let bytes = pump.moved();
         self.tell(
             Input::TransferEnded(Ended {
