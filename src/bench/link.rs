@@ -399,44 +399,7 @@ impl Link {
         let token = Token(self.token.0 + 1);
         match data.job {
             Job::Waiting | Job::Over => Ok(false),
-            Job::Receiving => {
-                data.channel.flush()?;
-                for _ in 0..TURN_READS {
-                    let (n, state) = match data.channel.tls() {
-                        None => data.channel.discard(cx.scratch, DISCARD_BYTES as u64)?,
-                        Some(_) => {
-                            let mut n = 0;
-                            let state = data.channel.read(cx.scratch, |bytes| {
-                                n += bytes.len() as u64;
-                                Ok(())
-                            })?;
-                            data.channel.flush()?;
-                            (n, state)
-                        }
-                    };
-                    if n > 0 {
-                        self.moved += n;
-                        self.active = cx.clock.now();
-                        self.dialogue.data_began(self.active);
-                    }
-                    match state {
-                        Read::More => {}
-                        Read::Drained => {
-                            data.channel.register(cx.registry, token)?;
-                            return Ok(false);
-                        }
-                        Read::End => {
-                            data.job = Job::Over;
-                            if data.channel.tls().is_some() {
-                                data.channel.end()?;
-                            }
-                            self.dialogue.data_ended(cx.clock.now(), &mut self.steps);
-                            return Ok(false);
-                        }
-                    }
-                }
-                Ok(true)
-            }
+            Job::Receiving => self.receive_data(cx),
             Job::Sending => {
                 if data.channel.tls().is_some() {
                     // The handshake, and tickets behind it.
@@ -475,5 +438,48 @@ impl Link {
                 }
             }
         }
+    }
+
+    fn receive_data(&mut self, cx: &mut Surroundings) -> Result<bool, Failure> {
+        let Some(data) = &mut self.data else {
+            return Ok(false);
+        };
+        data.channel.flush()?;
+        for _ in 0..TURN_READS {
+            let (n, state) = match data.channel.tls() {
+                None => data.channel.discard(cx.scratch, DISCARD_BYTES as u64)?,
+                Some(_) => {
+                    let mut n = 0;
+                    let state = data.channel.read(cx.scratch, |bytes| {
+                        n += bytes.len() as u64;
+                        Ok(())
+                    })?;
+                    data.channel.flush()?;
+                    (n, state)
+                }
+            };
+            if n > 0 {
+                self.moved += n;
+                self.active = cx.clock.now();
+                self.dialogue.data_began(self.active);
+            }
+            match state {
+                Read::More => {}
+                Read::Drained => {
+                    data.channel
+                        .register(cx.registry, Token(self.token.0 + 1))?;
+                    return Ok(false);
+                }
+                Read::End => {
+                    data.job = Job::Over;
+                    if data.channel.tls().is_some() {
+                        data.channel.end()?;
+                    }
+                    self.dialogue.data_ended(cx.clock.now(), &mut self.steps);
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 }

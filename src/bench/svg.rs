@@ -165,20 +165,12 @@ impl Plot {
 
     /// The plot as an element of a page.
     pub fn render(&self) -> String {
-        let xs = || {
-            self.lines
-                .iter()
-                .flat_map(|line| &line.points)
-                .map(|point| point.0)
-        };
+        let points = || self.lines.iter().flat_map(|line| &line.points);
+        let xs = || points().map(|point| point.0);
         let ys = || {
-            let points = self
-                .lines
-                .iter()
-                .flat_map(|line| &line.points)
-                .map(|point| point.1);
             let spreads = self.lines.iter().flat_map(|line| &line.spread);
-            points.chain(spreads.flat_map(|(_, low, high)| [*low, *high]))
+            let spreads = spreads.flat_map(|(_, low, high)| [*low, *high]);
+            points().map(|point| point.1).chain(spreads)
         };
         let x = Scale::new(&self.x, xs()).tight(xs());
         let y = Scale::new(&self.y, ys());
@@ -220,6 +212,14 @@ impl Plot {
             escaped(&self.x.label),
             escaped(&self.y.label)
         );
+        self.draw(&mut svg, px, py);
+        svg.push_str("</svg>");
+        self.legend(&mut svg);
+        svg.push_str("</figure>\n");
+        svg
+    }
+
+    fn draw(&self, svg: &mut String, px: impl Fn(f64) -> f64, py: impl Fn(f64) -> f64) {
         for (at, line) in self.lines.iter().enumerate() {
             let colour = at % COLOURS;
             if line.spread.len() > 1 {
@@ -252,7 +252,9 @@ impl Plot {
                 }
             }
         }
-        svg.push_str("</svg>");
+    }
+
+    fn legend(&self, svg: &mut String) {
         if self.lines.len() > 1 || self.lines.iter().any(|line| !line.name.is_empty()) {
             svg.push_str("<p class=\"legend\">");
             for (at, line) in self.lines.iter().enumerate() {
@@ -262,8 +264,6 @@ impl Plot {
             }
             svg.push_str("</p>");
         }
-        svg.push_str("</figure>\n");
-        svg
     }
 }
 

@@ -23,68 +23,46 @@ use haul::text::duration;
 /// Without a command it shows a prompt, or reads commands from standard input.
 #[derive(Parser)]
 #[command(version, after_help = AFTER_HELP, disable_help_subcommand = true, args_override_self = true)]
+#[command(next_help_heading = "Connection")]
 struct Arguments {
     /// The server: [ftp://|ftps://][user[:password]@]host[:port]; port 21, or 990 with ftps://
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Connection",
-        value_name = "SERVER"
-    )]
+    #[arg(long, global = true, value_name = "SERVER")]
     server: Option<String>,
 
     /// Give up when the network is silent for this long: seconds, or 90s, 5m, 1h
-    #[arg(long, global = true, help_heading = "Connection", default_value = "30", value_name = "TIME", value_parser = duration)]
+    #[arg(long, global = true, default_value = "30", value_name = "TIME", value_parser = duration)]
     timeout: Duration,
 
     /// Show the dialogue with the server on standard error, without passwords
-    #[arg(long, global = true, help_heading = "Connection")]
+    #[arg(long, global = true)]
     verbose: bool,
 
     /// Print errors only
-    #[arg(long, global = true, help_heading = "Connection")]
+    #[arg(long, global = true)]
     quiet: bool,
 
     /// Whether to use TLS with ftp://; with ftps:// always
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Connection",
-        value_name = "LEVEL",
-        default_value = "auto"
-    )]
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "auto")]
     tls: Level,
 
     /// Trust only what the certificates in this file have signed
-    #[arg(long, global = true, help_heading = "Connection", value_name = "PEM")]
+    #[arg(long, global = true, value_name = "PEM")]
     ca_file: Option<PathBuf>,
 
     /// Trust only the certificate with this SHA-256 fingerprint, whoever signed it
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Connection",
-        value_name = "SHA256",
-        conflicts_with = "ca_file"
-    )]
+    #[arg(long, global = true, value_name = "SHA256", conflicts_with = "ca_file")]
     fingerprint: Option<Fingerprint>,
 
     /// Where trusted certificates are remembered [default: ~/.config/haul/known_hosts]
-    #[arg(long, global = true, help_heading = "Connection", value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
 
     /// Try a transfer again so often when the connection breaks, with growing waits
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Connection",
-        value_name = "N",
-        default_value_t = 3
-    )]
+    #[arg(long, global = true, value_name = "N", default_value_t = 3)]
     retries: u32,
 
     /// Allow a password to be sent in clear to another machine
-    #[arg(long, global = true, help_heading = "Connection")]
+    #[arg(long, global = true)]
     insecure_plaintext: bool,
 
     #[command(subcommand)]

@@ -36,11 +36,6 @@ impl<'a> Bench<'a> {
         let mix = arguments.work(scenario)?;
         check(arguments, &mix)?;
         if arguments.syscalls {
-            if arguments.pid.is_none() && arguments.spawn.is_none() {
-                return Err(Error::usage(
-                    "--syscalls needs the server's process: --pid or --spawn",
-                ));
-            }
             Counter::check().map_err(Error::usage)?;
         }
         for path in arguments.json.iter().chain(&arguments.html) {
@@ -63,27 +58,7 @@ impl<'a> Bench<'a> {
                 Some(Trust::new(&server, &context.trust, resumes)?)
             }
         };
-        let is_checked = context.is_secure && context.trust.is_explicit();
-        let has_password = server.user.is_some();
-        let is_far = !address.ip().to_canonical().is_loopback();
-        if has_password && is_far && !is_checked && !context.insecure_plaintext {
-            return Err(Error::new(
-                Exit::Trust,
-                "a password is not sent to another machine unless it is known to be the right one; \
-                 give --tls required with --ca-file or --fingerprint, or --insecure-plaintext to \
-                 send it all the same",
-            ));
-        }
-        let secret = server.password.as_ref().or(context.password.as_ref());
-        let password = match (&server.user, secret) {
-            (None, _) => b"haul@".to_vec(),
-            (Some(_), Some(secret)) => secret.reveal().to_vec(),
-            (Some(_), None) => {
-                return Err(Error::usage(
-                    "the user needs a password; set HAUL_PASSWORD or write it in --server",
-                ));
-            }
-        };
+        let password = password(context, &server, address)?;
         let file_bytes = arguments.file_bytes(scenario, &mix);
         let uploads = mix.has(Kind::Upload) || mix.has(Kind::Download) && arguments.path.is_none();
         let shares = mix.shares.iter().filter_map(|share| share.file_bytes);
@@ -128,6 +103,30 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// What logs in, if it may go to `address`.
+fn password(context: &Context, server: &Server, address: SocketAddr) -> Result<Vec<u8>, Error> {
+    if server.user.is_none() {
+        return Ok(b"haul@".to_vec());
+    }
+    let is_checked = context.is_secure && context.trust.is_explicit();
+    let is_far = !address.ip().to_canonical().is_loopback();
+    if is_far && !is_checked && !context.insecure_plaintext {
+        return Err(Error::new(
+            Exit::Trust,
+            "a password is not sent to another machine unless it is known to be the right one; \
+             give --tls required with --ca-file or --fingerprint, or --insecure-plaintext to \
+             send it all the same",
+        ));
+    }
+    let secret = server.password.as_ref().or(context.password.as_ref());
+    match secret {
+        Some(secret) => Ok(secret.reveal().to_vec()),
+        None => Err(Error::usage(
+            "the user needs a password; set HAUL_PASSWORD or write it in --server",
+        )),
+    }
+}
+
 /// What cannot be asked for at once.
 fn check(arguments: &Arguments, mix: &Mix) -> Result<(), Error> {
     let one_at_a_time = mix.has(Kind::List) || mix.has(Kind::Login);
@@ -144,6 +143,11 @@ fn check(arguments: &Arguments, mix: &Mix) -> Result<(), Error> {
     if arguments.path.is_some() && !mix.has(Kind::Download) && !mix.has(Kind::List) {
         return Err(Error::usage(
             "--path is for what is downloaded or listed; --within for uploads",
+        ));
+    }
+    if arguments.syscalls && arguments.pid.is_none() && arguments.spawn.is_none() {
+        return Err(Error::usage(
+            "--syscalls needs the server's process: --pid or --spawn",
         ));
     }
     if mix.shares.is_empty() && (arguments.requests.is_some() || arguments.rate.is_some()) {

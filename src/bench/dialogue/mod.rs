@@ -18,6 +18,7 @@ use std::rc::Rc;
 use crate::client::error::shown;
 use crate::client::reply::Features;
 use crate::proto::addr::{parse_epsv, parse_pasv};
+use crate::proto::line;
 use crate::proto::reply::{Parser, Part};
 use crate::proto::upload::{IMMEDIATE_BYTES_MAX, UploadFacts, first_word};
 
@@ -454,7 +455,7 @@ impl Dialogue {
                 };
             }
             What::Download if code < 200 => {
-                self.body_left = number(text).ok_or_else(|| failure("download"))?;
+                self.body_left = first_number(text).ok_or_else(|| failure("download"))?;
             }
             What::UploadWaiting if code < 200 => {
                 if let Operation::Upload(_, bytes) = owed.operation {
@@ -488,10 +489,8 @@ impl Dialogue {
                     Operation::Upload(path, _) => command(out, "STOR", path),
                     Operation::List(path) if self.manner.has_mlsd => command(out, "MLSD", path),
                     Operation::List(path) => command(out, "LIST", path),
-                    operation => match operation {
-                        Operation::Download(path) => command(out, "RETR", path),
-                        _ => return Err(failure("EPSV or PASV")),
-                    },
+                    Operation::Download(path) => command(out, "RETR", path),
+                    _ => return Err(failure("EPSV or PASV")),
                 };
                 owed.what = What::Transfer {
                     replied: false,
@@ -521,12 +520,8 @@ fn command(out: &mut Vec<u8>, verb: &str, path: &[u8]) -> What {
 }
 
 /// The first word, as a number.
-fn number(text: &[u8]) -> Option<u64> {
-    let mut words = text.split(|&b| b == b' ');
-    let digits = words
-        .next()
-        .filter(|word| word.iter().all(u8::is_ascii_digit))?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+fn first_number(text: &[u8]) -> Option<u64> {
+    text.split(|&b| b == b' ').next().and_then(line::number)
 }
 
 /// What a server said, fit for a terminal and not longer than a line.

@@ -107,27 +107,22 @@ fn p14_abor_as_urgent_data_stays_in_line() {
         &[(b"\xff\xf4\xff\xf2", true), (b"ABOR\r\n", false)],
     ];
     for way in ways {
-        let (mut session, data) = in_the_middle_of_retr(&server);
-        for (bytes, urgent) in way {
-            if *urgent {
-                let sent = SockRef::from(session.stream()).send_out_of_band(bytes);
-                assert_eq!(sent.expect("sending"), bytes.len());
-            } else {
-                session.send(bytes);
+        let send = |session: &mut Control| {
+            for (bytes, urgent) in way {
+                if *urgent {
+                    let sent = SockRef::from(session.stream()).send_out_of_band(bytes);
+                    assert_eq!(sent.expect("sending"), bytes.len());
+                } else {
+                    session.send(bytes);
+                }
             }
-        }
-        session.send(b"PWD\r\n");
+            session.send(b"PWD\r\n");
+        };
+        let (mut session, data) = in_the_middle_of_retr(&server);
+        send(&mut session);
         assert_eq!(codes(&mut session, 3), [426, 226, 257], "{way:?}");
         drop(data);
-        for (bytes, urgent) in way {
-            if *urgent {
-                let sent = SockRef::from(session.stream()).send_out_of_band(bytes);
-                assert_eq!(sent.expect("sending"), bytes.len());
-            } else {
-                session.send(bytes);
-            }
-        }
-        session.send(b"PWD\r\n");
+        send(&mut session);
         assert_eq!(codes(&mut session, 2), [226, 257], "{way:?} when idle");
         session.quit();
     }

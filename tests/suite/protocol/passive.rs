@@ -14,6 +14,16 @@ fn stranger(server: &Server, port: u16) -> TcpStream {
     connect(Some(STRANGER), SocketAddr::new(server.addr().ip(), port))
 }
 
+/// What the transfer that waits for a connection to `port` sends.
+#[track_caller]
+fn expect_content(session: &mut Control, port: u16, expected: &str) {
+    let mut got = String::new();
+    let mut data = session.data_connection(port);
+    data.read_to_string(&mut got).expect("reading");
+    assert_eq!(got, expected);
+    assert_eq!(session.reply().code, 226);
+}
+
 #[test]
 fn p04_a_stranger_on_the_passive_port_is_dropped() {
     let server = Server::start(&[]);
@@ -47,11 +57,7 @@ fn p04_a_stranger_does_not_end_the_wait_for_the_right_one() {
     for _ in 0..10 {
         expect_no_bytes(stranger(&server, port));
     }
-    let mut got = String::new();
-    let mut data = session.data_connection(port);
-    data.read_to_string(&mut got).expect("reading");
-    assert_eq!(got, "content");
-    assert_eq!(session.reply().code, 226);
+    expect_content(&mut session, port, "content");
     session.quit();
     four_questions(&server, baseline);
 }
@@ -81,11 +87,7 @@ fn p05_what_a_stranger_sends_is_in_no_file() {
         let mut before = stranger(&server, port);
         let _ = before.write_all(b"stranger");
         assert_eq!(session.command("NLST").code, 150);
-        let mut got = String::new();
-        let mut data = session.data_connection(port);
-        data.read_to_string(&mut got).expect("reading");
-        assert_eq!(got, "f\r\n");
-        assert_eq!(session.reply().code, 226);
+        expect_content(&mut session, port, "f\r\n");
         expect_no_bytes(before);
         session.quit();
     }
@@ -152,11 +154,7 @@ fn a_data_connection_that_is_awaited_does_not_stall() {
     assert_eq!(stalls.command("UPLOAD 10 g").code, 150);
     assert_eq!(stalls.reply().code, 426);
     assert_eq!(session.command("NOOP").code, 200);
-    let mut got = String::new();
-    let mut data = session.data_connection(port);
-    data.read_to_string(&mut got).expect("reading");
-    assert_eq!(got, "content");
-    assert_eq!(session.reply().code, 226);
+    expect_content(&mut session, port, "content");
     session.quit();
     four_questions(&server, baseline);
 }

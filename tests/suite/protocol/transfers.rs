@@ -17,6 +17,17 @@ const QUEUED: [(&str, &[u16]); 5] = [
     ("PWD\r\nEPSV\r\nNOPE\r\n", &[257, 229, 500]),
 ];
 
+/// The end of the transfer, and the answers to what waited for it.
+#[track_caller]
+fn expect_all(mut session: Control, lines: &str, expected: &[u16]) {
+    assert_eq!(session.reply().code, 226, "{lines:?}");
+    assert_eq!(codes(&mut session, expected.len()), expected, "{lines:?}");
+    match expected {
+        [221] => session.expect_eof(),
+        _ => session.quit(),
+    }
+}
+
 #[test]
 fn p18_what_is_sent_during_a_download_waits_and_does_no_harm() {
     let server = Server::start(&[]);
@@ -34,13 +45,7 @@ fn p18_what_is_sent_during_a_download_waits_and_does_no_harm() {
         let mut got = Vec::new();
         data.read_to_end(&mut got).expect("reading");
         assert_same(&got, &content, lines);
-        assert_eq!(session.reply().code, 226, "{lines:?}");
-        assert_eq!(codes(&mut session, expected.len()), expected, "{lines:?}");
-        if expected == [221] {
-            session.expect_eof();
-        } else {
-            session.quit();
-        }
+        expect_all(session, lines, expected);
     }
     four_questions(&server, baseline);
 }
@@ -59,14 +64,8 @@ fn p18_what_is_sent_during_an_upload_waits_and_does_no_harm() {
         assert_eq!(session.command("STAT").code, 211, "{lines:?}");
         data.write_all(&content[MIB / 2..]).expect("sending");
         drop(data);
-        assert_eq!(session.reply().code, 226, "{lines:?}");
-        assert_eq!(codes(&mut session, expected.len()), expected, "{lines:?}");
+        expect_all(session, lines, expected);
         assert_file(&server.path("f"), &content);
-        if expected == [221] {
-            session.expect_eof();
-        } else {
-            session.quit();
-        }
     }
     four_questions(&server, baseline);
 }

@@ -20,6 +20,12 @@ fn server_with_victim(options: &[&str]) -> (Server, usize) {
     (server, baseline)
 }
 
+#[track_caller]
+fn unharmed(server: &Server, baseline: usize) {
+    assert_file(&server.path("victim"), b"alive");
+    four_questions(server, baseline);
+}
+
 #[test]
 fn p07_no_byte_of_a_refused_immediate_body_is_a_command() {
     let (server, baseline) = server_with_victim(&[]);
@@ -62,9 +68,8 @@ fn p07_no_byte_of_a_refused_immediate_body_is_a_command() {
     }
     assert_eq!(session.reply().code, 550);
     assert_eq!(session.reply().code, 257);
-    assert_file(&server.path("victim"), b"alive");
     session.quit();
-    four_questions(&server, baseline);
+    unharmed(&server, baseline);
 }
 
 #[test]
@@ -79,8 +84,7 @@ fn p07_a_reader_s_bodies_are_no_commands_either() {
     session.send(format!("UPLOAD 30 x\r\n{BODY}\r\nPWD\r\n").as_bytes());
     assert_eq!(session.reply().code, 550);
     session.expect_eof();
-    assert_file(&server.path("victim"), b"alive");
-    four_questions(&server, baseline);
+    unharmed(&server, baseline);
 }
 
 #[test]
@@ -93,9 +97,8 @@ fn p07_the_largest_refused_immediate_body_is_discarded() {
     session.send(b"PWD\r\n");
     assert_eq!(session.reply().code, 550);
     assert_eq!(session.reply().code, 257);
-    assert_file(&server.path("victim"), b"alive");
     session.quit();
-    four_questions(&server, baseline);
+    unharmed(&server, baseline);
 }
 
 #[test]
@@ -114,8 +117,7 @@ fn p07_what_came_behind_a_refused_waiting_upload_is_no_command() {
         assert!([550, 501].contains(&reply.code), "{line}: {reply:?}");
         session.expect_eof();
     }
-    assert_file(&server.path("victim"), b"alive");
-    four_questions(&server, baseline);
+    unharmed(&server, baseline);
 }
 
 #[test]
@@ -134,8 +136,7 @@ fn p07_what_came_behind_a_refused_waiting_upload_while_a_download_ran_is_no_comm
     assert_eq!(session.reply().code, 226);
     assert_eq!(session.reply().code, 550);
     session.expect_eof();
-    assert_file(&server.path("victim"), b"alive");
-    four_questions(&server, baseline);
+    unharmed(&server, baseline);
 }
 
 #[test]
@@ -147,8 +148,7 @@ fn p07_before_login_an_upload_is_the_end() {
         assert_eq!(session.reply().code, 530, "{line}");
         session.expect_eof();
     }
-    assert_file(&server.path("victim"), b"alive");
-    four_questions(&server, baseline);
+    unharmed(&server, baseline);
 }
 
 #[test]

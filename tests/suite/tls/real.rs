@@ -167,18 +167,15 @@ fn t12_a_ticket_is_good_as_often_as_it_comes_also_where_it_has_to() {
     python(&server, &["reuse", "100"]);
 }
 
-fn openssl(server: &Server, args: &[&str], input: &[u8]) -> String {
+fn s_client(server: &Server) -> Command {
     let mut command = Command::new("openssl");
-    let address = server.addr().to_string();
-    command.args([
-        "s_client",
-        "-connect",
-        &address,
-        "-starttls",
-        "ftp",
-        "-crlf",
-    ]);
-    let done = run_with(command.args(args), input);
+    command.args(["s_client", "-starttls", "ftp", "-crlf", "-connect"]);
+    command.arg(server.addr().to_string());
+    command
+}
+
+fn openssl(server: &Server, args: &[&str], input: &[u8]) -> String {
+    let done = run_with(s_client(server).args(args), input);
     done.stdout_text() + &done.stderr
 }
 
@@ -189,16 +186,7 @@ fn openssl_speaks_both_versions_and_resumes() {
     let session = dir.path().join("session");
     let session = session.to_str().unwrap();
     for (option, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
-        let mut command = Command::new("openssl");
-        let address = server.addr().to_string();
-        command.args([
-            "s_client",
-            "-connect",
-            &address,
-            "-starttls",
-            "ftp",
-            "-crlf",
-        ]);
+        let mut command = s_client(&server);
         command.args([option, "-ign_eof", "-sess_out", session]);
         // The ticket of TLS 1.3 comes behind the handshake: the session must last until then.
         let mut child = command
