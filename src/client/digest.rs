@@ -125,8 +125,7 @@ pub fn of_remote(
     bytes_max: u64,
     take: &mut dyn FnMut(usize, Option<String>),
 ) -> Result<(), Error> {
-    let usual = c.timeout();
-    c.set_timeout(usual + Duration::from_secs(bytes_max / SERVER_BYTES_PER_SECOND_MIN));
+    let usual = patient(c, bytes_max);
     let mut unsent = Vec::new();
     let mut files = files.enumerate();
     let mut next = |c: &mut Connection, out: &mut Vec<u8>| {
@@ -176,11 +175,29 @@ pub fn reply_of(
     path: &[u8],
     bytes: u64,
 ) -> Result<Reply, Error> {
-    let usual = c.timeout();
-    c.set_timeout(usual + Duration::from_secs(bytes / SERVER_BYTES_PER_SECOND_MIN));
-    let reply = c.command(asking.verb, Some(path));
+    slow_command(c, asking.verb, path, bytes)
+}
+
+/// A command for which the server reads up to `bytes` bytes of a file before it answers.
+///
+/// # Errors
+/// The connection broke.
+pub fn slow_command(
+    c: &mut Connection,
+    verb: &str,
+    path: &[u8],
+    bytes: u64,
+) -> Result<Reply, Error> {
+    let usual = patient(c, bytes);
+    let reply = c.command(verb, Some(path));
     c.set_timeout(usual);
     reply
+}
+
+/// Gives the server the time to read so much; returns the timeout that there was.
+fn patient(c: &mut Connection, bytes: u64) -> Duration {
+    let more = Duration::from_secs(bytes / SERVER_BYTES_PER_SECOND_MIN);
+    c.set_timeout(c.timeout() + more)
 }
 
 /// The digest of the first `bytes` bytes of what comes from `source`; less is an error.

@@ -73,7 +73,7 @@ fn own_partial(c: &mut Connection, path: &[u8], file: &mut File, bytes: u64) -> 
     if !c.features.partial {
         return Ok(0);
     }
-    let reply = c.command("PARTIAL", Some(path))?;
+    let reply = digest::slow_command(c, "PARTIAL", path, bytes)?;
     let mut words = reply.text().split(|&b| b == b' ');
     let (count, digest) = (words.next().and_then(number), words.next());
     let (213, Some(n), Some(theirs)) = (reply.code, count, digest) else {

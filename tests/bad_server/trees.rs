@@ -314,6 +314,25 @@ fn l17_an_upload_without_an_answer_is_looked_at_before_it_is_sent_again() {
     thread.join().unwrap();
 }
 
+/// The digest of a large partial takes the server longer than --timeout.
+#[test]
+fn l13_a_server_may_take_its_time_for_the_digest_of_a_partial() {
+    let dir = dir();
+    let file = fs::File::create(dir.path().join("big")).unwrap();
+    file.set_len(100 << 20).unwrap();
+    let arguments = ["--timeout", "1", "upload", "big"];
+    let (outcome, _) = play(dir.path(), &arguments, |talk| {
+        talk.login(&[OWN_VERBS, &["PARTIAL"]].concat());
+        talk.expect("PARTIAL big");
+        // The time itself is what this is about.
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        talk.say("550 nothing");
+        talk.answer("UPLOAD 104857600;", "552 quota exceeded");
+        talk.rest();
+    });
+    outcome.check(10, "552 quota exceeded");
+}
+
 #[test]
 fn l13_an_upload_goes_on_only_where_its_beginning_is_proven() {
     let dir = dir();
