@@ -44,11 +44,10 @@ pub enum Lane {
 impl Lane {
     /// Where an upload belongs.
     pub fn of(upload: &Upload) -> Lane {
-        let large = upload
-            .file()
-            .metadata()
-            .is_ok_and(|meta| meta.len() >= LARGE_BYTES);
-        if large { Lane::Large } else { Lane::Small }
+        match upload.end() >= LARGE_BYTES {
+            true => Lane::Large,
+            false => Lane::Small,
+        }
     }
 }
 

@@ -13,7 +13,7 @@
 //!
 //! # Whose it is
 //!
-//! Every staged file is locked (`flock`) by who writes it, from before it has a name. Only who holds
+//! Every staged file is locked (`flock`) by who writes it, from before it has a hidden name. Only who holds
 //! the lock of the file that has a hidden name may remove that name, rename it or write to it; so
 //! sessions, and servers that share a directory, do no harm to each other, and a name whose file
 //! nobody has locked is left behind by a process that died.
@@ -490,7 +490,7 @@ impl Upload {
 
     fn become_named(&self, name: &[u8]) -> Result<(), Errno> {
         let step = || match &self.hidden {
-            None => self.link(name),
+            None => self.link_hidden(name),
             Some(hidden) => rename_new(&self.dir, hidden, &self.dir, name),
         };
         match step() {

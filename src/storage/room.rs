@@ -193,6 +193,10 @@ impl Room {
         Ok(())
     }
 
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
     fn extend(&mut self, file: &File, end: u64, whole: u64) -> io::Result<()> {
         let written = self.end;
         let needed = end.saturating_sub(written);

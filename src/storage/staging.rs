@@ -30,7 +30,7 @@ use crate::proto::facts::{Kind, Meta};
 const NAME_ATTEMPTS: usize = 8;
 
 /// A file on its way: nobody but its owner can read it, and unless it is published or a partial it is
-/// gone when this is dropped. It is locked from its first moment, see [`super::partials`].
+/// gone when this is dropped. It is locked before it has a hidden name, see [`super::partials`].
 #[derive(Debug)]
 pub struct Upload {
     staged: Arc<Staged>,
@@ -100,11 +100,7 @@ impl Upload {
             Err(Errno::OPNOTSUPP)
         };
         let (file, hidden) = match without_name {
-            Ok(file) => {
-                // Nobody else has it yet.
-                lock(&file)?;
-                (file, None)
-            }
+            Ok(file) => (file, None),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
                 let ((file, meta), name) = with_hidden_name(|hidden| create_locked(&dir, hidden))?;
                 (file, Some((name, meta)))
@@ -194,6 +190,11 @@ impl Upload {
     /// To be called before the file is written up to `end`.
     pub fn make_room(&mut self, end: u64) -> io::Result<()> {
         self.room.make(&self.staged.file, end)
+    }
+
+    /// Up to here it has been written.
+    pub fn end(&self) -> u64 {
+        self.room.end()
     }
 
     /// The staged file, to be written and read.
@@ -303,7 +304,7 @@ impl Upload {
     fn take_over_name(&mut self) -> Result<(), Errno> {
         let hidden = match self.hidden.take() {
             Some(hidden) => hidden,
-            None => with_hidden_name(|hidden| self.link(hidden))?.1,
+            None => with_hidden_name(|hidden| self.link_hidden(hidden))?.1,
         };
         let renamed = rustix::fs::renameat(
             &self.dir,
@@ -317,7 +318,13 @@ impl Upload {
         renamed
     }
 
-    pub(super) fn link(&self, name: &[u8]) -> Result<(), Errno> {
+    pub(super) fn link_hidden(&self, name: &[u8]) -> Result<(), Errno> {
+        // Nobody else could have it yet.
+        lock(self.file())?;
+        self.link(name)
+    }
+
+    fn link(&self, name: &[u8]) -> Result<(), Errno> {
         let file = DecInt::from_fd(self.file());
         let flags = AtFlags::SYMLINK_FOLLOW;
         let descriptors = self.root.descriptors();
