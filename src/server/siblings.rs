@@ -17,6 +17,9 @@ use crate::workers::{ADDRESSES_PER_MESSAGE, Attempt, Channel, Down, News, Up};
 
 /// Between two messages about sessions: a storm of logins is told in pieces.
 const TELL_EVERY: Duration = Duration::from_millis(5);
+/// The same while the parent does not read, which may be stopped: an event says when it has begun to,
+/// but nothing says when whatever else was in the way is gone.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Addresses whose numbers have changed and were not told; more are not remembered one by one.
 const CHANGED_MAX: usize = 16 * 1024;
 
@@ -30,6 +33,7 @@ pub(super) struct Siblings {
     all: bool,
     sessions_told: usize,
     told_at: Instant,
+    pause: Duration,
     /// Those that were not told yet.
     attempts: VecDeque<Attempt>,
 }
@@ -63,6 +67,7 @@ impl Siblings {
             all: false,
             sessions_told: 0,
             told_at: now,
+            pause: TELL_EVERY,
             attempts: VecDeque::new(),
         })
     }
@@ -98,7 +103,7 @@ impl Siblings {
     /// When there is something to be told that has to wait.
     pub(super) fn due(&self, sessions: usize) -> Option<Instant> {
         let has_news = self.all || sessions != self.sessions_told || !self.changed.is_empty();
-        has_news.then_some(self.told_at + TELL_EVERY)
+        has_news.then_some(self.told_at + self.pause)
     }
 
     /// Tells what has changed, unless that was done a moment ago.
@@ -119,6 +124,7 @@ impl Siblings {
                 let excess = self.attempts.len().saturating_sub(ADDRESSES_PER_MESSAGE);
                 self.attempts.drain(..excess);
                 self.told_at = now;
+                self.pause = RETRY_EVERY;
                 return;
             }
             self.attempts.pop_front();
@@ -144,14 +150,21 @@ impl Siblings {
             if self.channel.send(&Up::News(news), None).is_err() {
                 // Part of it may have been told; all of it will be.
                 self.all = true;
+                self.pause = RETRY_EVERY;
                 return;
             }
             anew = false;
             piece = pieces.next();
         }
         self.all = false;
+        self.pause = TELL_EVERY;
         self.changed.clear();
         self.sessions_told = sessions;
+    }
+
+    /// The parent has read or said something.
+    fn parent_goes_on(&mut self) {
+        self.pause = TELL_EVERY;
     }
 
     fn heard(&mut self, from: usize, news: News) -> Option<Attempt> {
@@ -201,6 +214,9 @@ impl Server {
     }
 
     pub(super) fn hear_siblings(&mut self) {
+        if let Some(siblings) = &mut self.siblings {
+            siblings.parent_goes_on();
+        }
         while let Some(siblings) = &mut self.siblings {
             let message = match siblings.channel.receive(false) {
                 Ok(message) => message,
@@ -330,8 +346,9 @@ mod tests {
         now += TELL_EVERY;
         siblings.tell(1, &per_address, vec![attempt(false); 5000], now);
         assert_eq!(siblings.attempts.len(), ADDRESSES_PER_MESSAGE);
-        assert!(siblings.due(1).is_some_and(|due| due > now), "no busy loop");
+        assert_eq!(siblings.due(1), Some(now + RETRY_EVERY), "no busy loop");
         assert!(!said(&parent).is_empty());
+        siblings.parent_goes_on();
         siblings.attempts.truncate(1);
         now += TELL_EVERY;
         siblings.tell(1, &per_address, vec![attempt(true)], now);
