@@ -35,7 +35,11 @@ pub fn completions(shell: Shell, mut command: Command) -> Vec<u8> {
 /// Standard output or the directory cannot be written.
 pub fn man(command: Command, into: Option<&Path>) -> io::Result<()> {
     match into {
-        None => clap_mangen::Man::new(command).render(&mut io::stdout().lock()),
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command).render(&mut page)?;
+            print(&page)
+        }
         Some(dir) => {
             std::fs::create_dir_all(dir)?;
             clap_mangen::generate_to(command, dir)
@@ -48,7 +52,8 @@ pub fn man(command: Command, into: Option<&Path>) -> io::Result<()> {
 /// # Errors
 /// Standard output cannot be written, and not because nobody reads it any more.
 pub fn print(text: &[u8]) -> io::Result<()> {
-    match io::stdout().lock().write_all(text) {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }

@@ -6,6 +6,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::common::tools::run;
+use crate::common::users::Users;
 
 const HAUL: &str = env!("CARGO_BIN_EXE_haul");
 const HAULD: &str = env!("CARGO_BIN_EXE_hauld");
@@ -46,6 +47,33 @@ fn zsh_and_fish_get_scripts_of_their_own() {
         let done = run(Command::new(program).args(["completions", "csh"]));
         assert_eq!(done.code, 2);
         assert!(done.stderr.contains("bash, zsh, fish"), "{}", done.stderr);
+    }
+}
+
+/// `hauld unit > FILE` on a full disk used to leave a part of the unit, and to end with 0.
+#[test]
+fn what_cannot_be_written_is_an_error() {
+    let users = Users::new(&[("anna", "secret", &[])]);
+    let users = users.path();
+    let users = users.to_str().unwrap();
+    for words in [
+        &["unit"][..],
+        &["unit", "--socket"],
+        &["--print-config"],
+        &["user", "list", "--users", users],
+        &["completions", "bash"],
+        &["man"],
+    ] {
+        let to = |path: &str| {
+            let script = format!("\"$@\" {path}");
+            let mut command = Command::new("sh");
+            command.args(["-c", &script, "sh", HAULD]).args(words);
+            run(&mut command)
+        };
+        let done = to(">/dev/full");
+        let said = "hauld: cannot write: No space left on device\n";
+        assert_eq!((done.code, &done.stderr[..]), (2, said), "{words:?}");
+        assert_eq!(to("| true").stderr, "", "{words:?}");
     }
 }
 

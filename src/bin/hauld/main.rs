@@ -21,6 +21,7 @@ use haul::config::Config;
 use haul::fingerprint::Fingerprint;
 use haul::server::{Server, activation};
 use haul::shell::{self, Shell};
+use haul::text::plain;
 use options::{DEFAULT_DIR, Settings};
 use supervisor::Joined;
 
@@ -101,7 +102,7 @@ fn main() -> ExitCode {
 }
 
 fn written(result: std::io::Result<()>) -> Result<(), String> {
-    result.map_err(|error| format!("cannot write: {error}"))
+    result.map_err(|error| format!("cannot write: {}", plain(&error)))
 }
 
 fn run(matches: &ArgMatches) -> Result<ExitCode, String> {
@@ -117,8 +118,7 @@ fn run(matches: &ArgMatches) -> Result<ExitCode, String> {
         ));
     }
     if matches.get_flag(PRINT_CONFIG) {
-        // Whoever stops reading has seen enough.
-        let _ = std::io::stdout().write_all(given.as_file().as_bytes());
+        written(shell::print(given.as_file().as_bytes()))?;
         return Ok(ExitCode::SUCCESS);
     }
     // Files and directories are made with the permission bits that the session says.
@@ -215,6 +215,7 @@ fn print_findings(matches: &ArgMatches) -> ExitCode {
     let findings = check::run(Given::collect(matches));
     let mut out = std::io::stdout().lock();
     for line in findings.lines() {
+        // The exit code tells whoever does not read them.
         let _ = writeln!(out, "{line}");
     }
     ExitCode::from(u8::from(!findings.good()))
@@ -231,8 +232,7 @@ fn print_unit(matches: &ArgMatches) -> Result<(), String> {
             .map_err(|error| format!("where hauld is installed is unknown: {error}"))?;
         unit::service(&given, &config, &program)
     };
-    let _ = std::io::stdout().write_all(unit.as_bytes());
-    Ok(())
+    written(shell::print(unit.as_bytes()))
 }
 
 /// Whoever only tries it out need not make a directory first.

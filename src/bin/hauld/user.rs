@@ -1,7 +1,7 @@
 //! `hauld user`: the users file from the command line.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, IsTerminal, Read, Write as _};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -12,6 +12,7 @@ use haul::accounts::field::{Home, Name, Network};
 use haul::accounts::password::{Cost, Hash, Password};
 use haul::accounts::users::{User, Users};
 use haul::fingerprint::Fingerprint;
+use haul::shell;
 use haul::storage::quota::Amount;
 use haul::text::Bytes;
 
@@ -164,8 +165,7 @@ pub fn run(arguments: Arguments) -> Result<(), String> {
             for warning in users.warnings() {
                 eprintln!("hauld: {warning}");
             }
-            // A pipe that is closed early is no error of ours.
-            let _ = io::stdout().write_all(table(&users).as_bytes());
+            crate::written(shell::print(table(&users).as_bytes()))?;
         }
     }
     Ok(())
