@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -18,6 +19,8 @@ use super::Id;
 
 /// So that one slow file does not keep all others waiting.
 const THREADS: usize = 4;
+/// What comes behind a part is asked for together with it.
+const AHEAD_BYTES: u64 = 2 << 20;
 /// Between two pieces it is looked whether somebody still waits.
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -135,8 +138,9 @@ impl Part {
         let Some(file) = self.take() else {
             return Err(io::ErrorKind::Interrupted.into());
         };
-        // All of it at once, where the file system takes advice.
-        let bytes = std::num::NonZeroU64::new(self.bytes);
+        // All of it at once, and so that the disk has work until the next order, where the file system
+        // takes advice.
+        let bytes = NonZeroU64::new(self.bytes + AHEAD_BYTES);
         let _ = rustix::fs::fadvise(&file, self.at, bytes, Advice::WillNeed);
         let mut done = 0;
         while done < self.bytes && !self.cancelled.load(Ordering::Relaxed) {
