@@ -81,8 +81,6 @@ pub struct Wire<'a> {
     pub socket: BorrowedFd<'a>,
     /// TLS, where there is any.
     pub tls: Option<&'a mut Tls>,
-    /// Nothing comes behind a file but the end of the connection.
-    pub corks: bool,
 }
 
 /// What came of one call.
@@ -242,9 +240,6 @@ impl Pump {
                     let io = match small && send.bytes <= most as u64 {
                         true => send_with_end(send, socket, tools, &mut self.warm),
                         false if self.warm.covers(send, most, &mut tools.blind) => {
-                            if self.moved == 0 && wire.corks {
-                                cork(socket);
-                            }
                             send_file(send, socket, most)
                         }
                         false => Io::Cold,
@@ -460,12 +455,6 @@ fn send_with_end(file: &mut Send, socket: BorrowedFd, tools: &mut Tools, warm: &
         file.bytes -= n as u64;
     }
     io
-}
-
-/// What is no full segment waits for more of the file, or for the end of the connection: otherwise each
-/// quantum would end with one. Without it the same bytes go out.
-fn cork(socket: BorrowedFd) {
-    let _ = rustix::net::sockopt::set_tcp_cork(socket, true);
 }
 
 fn send_file(send: &mut Send, socket: BorrowedFd, want: usize) -> Io {

@@ -190,7 +190,6 @@ impl Conn {
                 let mut wire = Wire {
                     socket: stream.as_fd(),
                     tls: moving.tls.as_deref_mut(),
-                    corks: true,
                 };
                 let step = protected::step(&mut moving.pump, &mut wire, shared, budget, allowed);
                 if let Some(until) = moving.handshake_until {
@@ -266,7 +265,6 @@ impl Conn {
         let mut wire = Wire {
             socket: self.control.as_fd(),
             tls: None,
-            corks: false,
         };
         let step = pump.step(&mut wire, &mut shared.tools, budget, allowed);
         if matches!(step, Step::Blocked) {
@@ -289,7 +287,6 @@ impl Conn {
         let mut wire = Wire {
             socket: self.control.as_fd(),
             tls: self.tls.as_deref_mut(),
-            corks: false,
         };
         let step = pump.step(&mut wire, &mut shared.tools, budget, allowed);
         if matches!(step, Step::Blocked) {
@@ -360,7 +357,7 @@ impl Conn {
             }
             self.rest(shared);
             // What has moved stays moved: whether replies are read is judged by the difference.
-            self.flushed += moving.pump.moved();
+            self.flushed += moving.moved();
             self.break_off(moving.pump.into_job(), shared);
             self.leave(moving.upload, shared);
         }
