@@ -22,8 +22,8 @@ use super::{Settings, auth, connect, tls};
 
 /// The longest reply line, its end included.
 const REPLY_LINE_BYTES_MAX: usize = 8192;
-/// The longest reply; TREE is read line by line and has no limit.
-const REPLY_LINES_MAX: usize = 10_000;
+/// The longest reply, with what its lines cost to be held; TREE is read line by line and has no limit.
+const REPLY_BYTES_MAX: usize = 1 << 20;
 /// Bytes read at a time: replies of a pipelined series come together, with small files in between.
 const READ_BYTES: usize = 64 * 1024;
 /// How long a reply may take that should be there already: one behind a reset.
@@ -341,11 +341,16 @@ impl Connection {
     }
 
     fn read_reply_until(&mut self, deadline: Instant) -> Result<Reply, Error> {
-        let mut lines = Vec::new();
+        let (mut lines, mut bytes) = (Vec::new(), 0);
         loop {
             match self.read_part(deadline)? {
-                Line::Middle(text) if lines.len() < REPLY_LINES_MAX => lines.push(text),
-                Line::Middle(_) => return Err(self.nonsense("a reply that never ends")),
+                Line::Middle(text) => {
+                    bytes += text.len() + size_of::<Vec<u8>>();
+                    if bytes > REPLY_BYTES_MAX {
+                        return Err(self.nonsense("a reply that never ends"));
+                    }
+                    lines.push(text);
+                }
                 Line::End(code, text) => {
                     lines.push(text);
                     let reply = Reply { code, lines };

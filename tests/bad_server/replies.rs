@@ -47,6 +47,14 @@ fn l02_an_endless_reply_is_cut_short() {
         assert!(taken < 2000, "the client took two million lines");
     });
     outcome.check(3, "never ends");
+    // Few lines, each as long as one may be: 1 MiB, and what is on its way.
+    let (outcome, _) = play(dir().path(), &["ls"], |talk| {
+        talk.say("220-welcome");
+        let line = [" ", &"x".repeat(8000), "\r\n"].concat();
+        let taken = (0..5000).take_while(|_| talk.say_bytes(line.as_bytes()));
+        assert!(taken.count() < 5000, "the client took 40 MB");
+    });
+    outcome.check(3, "never ends");
 }
 
 #[test]
