@@ -13,7 +13,7 @@ use super::local::{bytes_of, joined, last_component};
 use super::server::one_line;
 use super::sync::Synchronize;
 use super::upload::{Upload, split_target};
-use super::{Client, glob, listing, show};
+use super::{Client, glob, interrupt, listing, show};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -153,6 +153,10 @@ impl Command {
 
 /// One sentence on standard error, if anybody reads it.
 pub fn report(error: &Error) {
+    if interrupt::is_set() && error.exit == Exit::Broken {
+        // That Ctrl-C broke it is what the prompt says.
+        return;
+    }
     let _ = writeln!(stderr(), "haul: {error}");
 }
 

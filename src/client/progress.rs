@@ -90,10 +90,10 @@ impl Board {
     }
 
     /// A bar for `name`, which must be fit for a terminal; among several files only large ones have
-    /// one of their own.
+    /// one of their own, and what has no name has none.
     pub fn file(self: &Arc<Board>, name: &str, bytes: u64) -> Progress {
         let total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_bar = total.is_none() || bytes >= BAR_BYTES_MIN;
+        let has_bar = !name.is_empty() && (total.is_none() || bytes >= BAR_BYTES_MIN);
         let bar = self.bars.as_ref().filter(|_| has_bar).map(|bars| {
             let bar = bars.add(ProgressBar::no_length());
             let template = "{msg} {bytes} {binary_bytes_per_sec}";

@@ -107,7 +107,7 @@ impl Report {
             }
         }
         match self.style {
-            Style::Lines => state.line(line_of(&deed).as_bytes()),
+            Style::Lines => self.board.between(|| state.line(line_of(&deed).as_bytes())),
             Style::Json => state.line(json_of(&deed, None).as_bytes()),
             // Bars tell; what is not a transfer has none.
             Style::Totals if deed.bytes.is_none() && deed.verb != "mkdir" => {

@@ -23,13 +23,14 @@ class Prompt:
             os.execve(haul, [haul, "--server", address, "--tls", "off"], environment)
 
     def expect(self, pattern):
-        """Reads until the pattern was there, and forgets what was before its end."""
+        """Reads until the pattern was there, forgets it, and returns what came before."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             found = re.search(pattern.encode(), self.seen)
             if found:
+                before = self.seen[:found.start()]
                 self.seen = self.seen[found.end():]
-                return
+                return before
             left = deadline - time.monotonic()
             ready = left > 0 and select.select([self.screen], [], [], left)[0]
             try:
@@ -97,7 +98,8 @@ prompt.do("download endless\r", "endless")
 with open(os.path.join(directory, "begun"), "rb") as begun:
     begun.read()
 prompt.type("\x03")
-prompt.expect("haul: interrupted")
+# That Ctrl-C broke the connection is no error.
+assert b"broke" not in prompt.expect("haul: interrupted")
 prompt.do("mkdir here\r", "")
 prompt.do("quit\r", "")
 assert prompt.ended() == 0
