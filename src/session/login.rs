@@ -238,8 +238,7 @@ pub(super) fn rein(session: &mut Session, turn: &mut Turn) -> Handled {
     Ok(Reply::new(220, "haul ready.").into())
 }
 
-pub(super) fn quit(session: &mut Session, _: &mut Turn) -> Handled {
-    session.has_quit = true;
+pub(super) fn quit(_: &mut Session, _: &mut Turn) -> Handled {
     Ok(Answer::Close(Reply::new(221, "Goodbye.")))
 }
 

@@ -153,7 +153,6 @@ pub struct Session {
     searched: usize,
     /// QUIT waits behind a transfer: the end of the control connection is no surprise.
     quit_queued: bool,
-    has_quit: bool,
     control_ended: bool,
     shutting_down: bool,
     totals: Totals,
@@ -230,7 +229,6 @@ impl Session {
             queued_at: 0,
             searched: 0,
             quit_queued: false,
-            has_quit: false,
             control_ended: false,
             shutting_down: false,
             totals: Totals::default(),
@@ -572,11 +570,6 @@ impl Session {
     /// Address of the client.
     pub fn peer(&self) -> SocketAddr {
         self.peer
-    }
-
-    /// Whether the client has said QUIT, so that it sends no more.
-    pub fn has_quit(&self) -> bool {
-        self.has_quit
     }
 
     /// When the connection was made.

@@ -231,8 +231,7 @@ fn nothing_ticks_when_nothing_happens() {
 
 // Calls per operation -----------------------------------------------------------------------------
 
-/// accept4 twice (the second finds nobody), epoll_ctl, 3 lines read, 4 replies sent, a read that finds
-/// nothing behind QUIT, close.
+/// accept4 twice (the second finds nobody), epoll_ctl, 3 lines read, 4 replies sent, shutdown, close.
 const LOGIN: f64 = 12.0;
 /// Read, reply.
 const NOOP: f64 = 2.0;

@@ -226,15 +226,6 @@ impl Conn {
             self.writable = false;
             return;
         }
-        if closing.until.is_none() && self.tls.is_none() && self.session.has_quit() {
-            // Who has said QUIT sends no more, so nothing can make the kernel reset the connection.
-            let read = rustix::io::read(&self.control, &mut [0; 1]);
-            self.readable = !matches!(read, Err(Errno::AGAIN));
-            if !self.readable && self.unread_at == self.unread.len() {
-                self.dead = true;
-                return;
-            }
-        }
         if closing.until.is_none() {
             closing.until = Some(shared.now + LINGER);
             if self.control.shutdown(Shutdown::Write).is_err() {
