@@ -19,8 +19,8 @@ use super::Id;
 
 /// So that one slow file does not keep all others waiting.
 const THREADS: usize = 4;
-/// What comes behind a part is asked for together with it.
-const AHEAD_BYTES: u64 = 2 << 20;
+/// What comes behind a part is asked for together with it, so that the disk has work until the next order.
+const BEHIND_BYTES: u64 = 2 << 20;
 /// Between two pieces it is looked whether somebody still waits.
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -138,9 +138,8 @@ impl Part {
         let Some(file) = self.take() else {
             return Err(io::ErrorKind::Interrupted.into());
         };
-        // All of it at once, and so that the disk has work until the next order, where the file system
-        // takes advice.
-        let bytes = NonZeroU64::new(self.bytes + AHEAD_BYTES);
+        // All of it at once, where the file system takes advice.
+        let bytes = NonZeroU64::new(self.bytes + BEHIND_BYTES);
         let _ = rustix::fs::fadvise(&file, self.at, bytes, Advice::WillNeed);
         let mut done = 0;
         while done < self.bytes && !self.cancelled.load(Ordering::Relaxed) {

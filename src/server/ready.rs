@@ -52,19 +52,19 @@ impl Server {
 /// Puts a connection into its queue once.
 pub(super) fn queue(ready: &mut Ready, conn: &mut Conn) {
     match conn.is_moving() {
-        true => queue_again(ready, conn),
-        false if !conn.queued => {
-            conn.queued = true;
-            ready.talking.push_back(conn.id);
-        }
-        false => {}
+        true => put(&mut ready.busy, conn),
+        false => put(&mut ready.talking, conn),
     }
 }
 
 /// The same of a connection that has just used up a turn.
 pub(super) fn queue_again(ready: &mut Ready, conn: &mut Conn) {
+    put(&mut ready.busy, conn);
+}
+
+fn put(queue: &mut VecDeque<Id>, conn: &mut Conn) {
     if !conn.queued {
         conn.queued = true;
-        ready.busy.push_back(conn.id);
+        queue.push_back(conn.id);
     }
 }

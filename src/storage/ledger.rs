@@ -294,6 +294,18 @@ impl Root {
         &self,
         dir: &OwnedFd,
         name: &[u8],
+        new: Amount,
+        held: Vec<Claim>,
+        act: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.change_measured(dir, name, || Ok(new), held, act)
+    }
+
+    /// The same of something that is only measured where there are quotas.
+    pub(super) fn change_measured<T>(
+        &self,
+        dir: &OwnedFd,
+        name: &[u8],
         new: impl FnOnce() -> io::Result<Amount>,
         mut held: Vec<Claim>,
         act: impl FnOnce() -> io::Result<T>,

@@ -234,13 +234,9 @@ fn remove(root: &Root, dir: &OwnedFd, name: &[u8]) -> Removed {
 
 /// Removes a name whose file is locked, and what it counts for.
 fn unlink(root: &Root, dir: &OwnedFd, name: &[u8]) -> io::Result<()> {
-    root.change(
-        dir,
-        name,
-        || Ok(Amount::NOTHING),
-        Vec::new(),
-        || Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?),
-    )
+    root.change(dir, name, Amount::NOTHING, Vec::new(), || {
+        Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+    })
 }
 
 enum Opened {

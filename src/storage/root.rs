@@ -128,13 +128,9 @@ impl Root {
     pub fn create_dir(&self, path: &VirtualPath, mode: u32) -> io::Result<()> {
         let (dir, name) = self.parent(path, Errno::EXIST)?;
         let room = self.claim(&dir, Amount::NAME, Amount::NOTHING)?;
-        self.change(
-            &dir,
-            name,
-            || Ok(Amount::NAME),
-            room,
-            || Ok(rustix::fs::mkdirat(&dir, name, permissions(mode))?),
-        )?;
+        self.change(&dir, name, Amount::NAME, room, || {
+            Ok(rustix::fs::mkdirat(&dir, name, permissions(mode))?)
+        })?;
         if let Ok(meta) = stat_in(&dir, name) {
             self.made.add((meta.dev, meta.ino));
         }
@@ -144,25 +140,17 @@ impl Root {
     /// Removes an empty directory.
     pub fn remove_dir(&self, path: &VirtualPath) -> io::Result<()> {
         let (dir, name) = self.parent(path, Errno::BUSY)?;
-        self.change(
-            &dir,
-            name,
-            || Ok(Amount::NOTHING),
-            Vec::new(),
-            || Ok(rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR)?),
-        )
+        self.change(&dir, name, Amount::NOTHING, Vec::new(), || {
+            Ok(rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR)?)
+        })
     }
 
     /// Removes anything but a directory (EISDIR). Of a link, the link itself.
     pub fn remove_file(&self, path: &VirtualPath) -> io::Result<()> {
         let (dir, name) = self.parent(path, Errno::ISDIR)?;
-        self.change(
-            &dir,
-            name,
-            || Ok(Amount::NOTHING),
-            Vec::new(),
-            || Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?),
-        )
+        self.change(&dir, name, Amount::NOTHING, Vec::new(), || {
+            Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?)
+        })
     }
 
     /// Moves `from` to `to`, replacing a file or link there. A directory there is EISDIR, even an

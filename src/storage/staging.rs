@@ -133,13 +133,9 @@ impl Upload {
         let meta = stat_open(&file)?;
         room.hide((meta.dev, meta.ino));
         // What counted for the partial is given back, so it is cut while that is still to be seen.
-        root.change(
-            &dir,
-            partial.name(),
-            || Ok(Amount::NOTHING),
-            Vec::new(),
-            || cut(&file),
-        )?;
+        root.change(&dir, partial.name(), Amount::NOTHING, Vec::new(), || {
+            cut(&file)
+        })?;
         room.claim(root.claim(&dir, Amount::NAME, old)?);
         room.share(from)?;
         let hidden = Some(partial.name().to_vec());
@@ -250,7 +246,7 @@ impl Upload {
         let (root, dir, name) = (self.root.clone(), self.dir.clone(), self.name.clone());
         let staged = self.staged.clone();
         let new = || Ok(amount_of(&stat_open(&staged.file)?));
-        root.change(&dir, &name, new, room, || Ok(self.take_name(how.replace)?))
+        root.change_measured(&dir, &name, new, room, || Ok(self.take_name(how.replace)?))
     }
 
     fn take_name(&mut self, replace: bool) -> Result<(), Errno> {

@@ -6,7 +6,7 @@
 
 mod parsers;
 mod session;
-#[allow(dead_code)] // The tests of the session use more of it.
+#[allow(dead_code, reason = "the tests of the session use more of it")]
 #[path = "../../session/shell.rs"]
 mod shell;
 

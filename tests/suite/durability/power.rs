@@ -211,11 +211,19 @@ fn cut_power(cuts: u64, options: &[&str]) -> (Vec<String>, usize) {
         if !lost.is_empty() {
             return (lost, promised);
         }
-        let (listing, _) = Control::login(server.addr()).fetch("NLST");
+        let mut session = Control::login(server.addr());
+        let (listing, _) = session.fetch("NLST");
         assert!(
             !listing.windows(6).any(|it| it == b".haul-"),
             "nothing staged is seen"
         );
+        // Each STOU makes another file; those that have outlived a cut make room for more.
+        let made = may.before.keys().filter(|name| name.starts_with("haul-"));
+        for name in made {
+            if ledger.names.lock().unwrap().remove(name).is_some() {
+                session.command(&format!("DELE {name}"));
+            }
+        }
     }
     (Vec::new(), promised)
 }
