@@ -471,9 +471,10 @@ impl Link {
                     return Ok(false);
                 }
                 Read::End => {
-                    data.job = Job::Over;
-                    if data.channel.tls().is_some() {
-                        data.channel.end()?;
+                    // Some servers (ProFTPD) say 226 only when this side has closed too.
+                    match data.channel.tls().is_none() || data.channel.end()? {
+                        true => self.data = None,
+                        false => data.job = Job::Over,
                     }
                     self.dialogue.data_ended(cx.clock.now(), &mut self.steps);
                     return Ok(false);

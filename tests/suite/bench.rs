@@ -414,3 +414,18 @@ fn pure_ftpd_is_measured_too() {
     another_server(server.addr());
     assert_eq!(fs::read_dir(server.public()).unwrap().count(), 0);
 }
+
+/// ProFTPD says 226 to a RETR once the client has closed the data connection too.
+#[test]
+fn proftpd_is_measured_too() {
+    let server = Peer::proftpd();
+    another_server(server.addr());
+    assert_eq!(fs::read_dir(server.public()).unwrap().count(), 0);
+}
+
+#[test]
+fn pyftpdlib_is_measured_too() {
+    let server = Peer::pyftpdlib();
+    another_server(server.addr());
+    assert_eq!(fs::read_dir(server.public()).unwrap().count(), 0);
+}
