@@ -68,8 +68,12 @@ pub fn small(work: &Work, c: &mut Connection) -> Result<(), Error> {
         work,
         asking,
         places: Places::default(),
+        refused: Vec::new(),
     };
     let came = pipeline::downloads(c, &mut owed, &mut next, &mut bodies);
+    for (at, error) in bodies.refused {
+        work.failed(at, explained(c, &work.remote(at), error));
+    }
     came.inspect_err(|error| {
         work.put_back(owed.into_iter().map(|wanted| wanted.it), error);
     })
@@ -113,6 +117,8 @@ struct Store<'a> {
     work: &'a Work<'a>,
     asking: Option<Asking>,
     places: Places,
+    /// Those that the user named, and the server refused.
+    refused: Vec<(u32, Error)>,
 }
 
 impl Bodies<u32> for Store<'_> {
@@ -166,7 +172,10 @@ impl Bodies<u32> for Store<'_> {
     }
 
     fn failed(&mut self, at: u32, error: Error) {
-        self.work.failed(at, error);
+        match self.work.item(at).is_sized {
+            true => self.work.failed(at, error),
+            false => self.refused.push((at, error)),
+        }
     }
 }
 
@@ -205,7 +214,8 @@ pub fn single(work: &Work, c: &mut Connection, at: u32) -> Result<(), Error> {
         return Ok(());
     }
     let mut incoming = Incoming::create(&dir, &name, replaces(work), None)?;
-    let done = transfer::download(c, &remote, None, &mut incoming, &mut progress)?;
+    let done = transfer::download(c, &remote, None, &mut incoming, &mut progress)
+        .map_err(|error| explained(c, &remote, error))?;
     if work.options.verify {
         let asking = digest::asking(c)?.ok_or_else(resume::no_digest)?;
         let theirs = digest::of_one(c, asking, &remote, done.bytes)?;
@@ -217,4 +227,20 @@ pub fn single(work: &Work, c: &mut Connection, at: u32) -> Result<(), Error> {
     incoming.publish(done.modify_s.or(item.modify_s), item.mode)?;
     work.done(at, done.bytes);
     Ok(())
+}
+
+/// A refusal that is due to what the name stands for says what to do about it, if one question that
+/// changes nothing can tell.
+fn explained(c: &mut Connection, remote: &[u8], error: Error) -> Error {
+    let is_dir = error.code == Some(listing::NOTHING_THERE)
+        && c.features.mlst
+        && !c.is_lost()
+        && matches!(listing::directory(c, remote), Ok(Some(_)));
+    match is_dir {
+        true => Error::new(
+            error.exit,
+            "it is a directory; -r brings it with all that is in it",
+        ),
+        false => error,
+    }
 }

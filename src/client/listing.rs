@@ -17,7 +17,7 @@ use super::reply::{Line, Reply};
 use super::transfer::{self, drain, modification};
 
 /// The only reply to MLST and SIZE that means that nothing of that name is there.
-const NOTHING_THERE: u16 = 550;
+pub const NOTHING_THERE: u16 = 550;
 /// The longest line of a listing.
 const ENTRY_BYTES_MAX: usize = 64 * 1024;
 /// Memory for the directories that a walk has still before it; a server that invents them ends here.

@@ -54,6 +54,16 @@ fn patterns_stand_for_names_on_the_server(site: &Site) {
 }
 
 #[test]
+fn a_directory_is_downloaded_with_r() {
+    Site::hauld(|site| {
+        let done = site.haul(&[&"download", &"/pub"]).expect(NO_SUCH_FILE);
+        assert!(done.stderr.contains("-r brings it"), "{}", done.stderr);
+        site.haul(&[&"download", &"-r", &"/pub"]).ok();
+        assert!(site.local("pub").is_dir());
+    });
+}
+
+#[test]
 fn patterns_at_the_prompt_stand_for_local_names_too() {
     Site::hauld(|site| {
         for name in ["a.jpg", "b.jpg", "c.txt"] {
