@@ -31,7 +31,7 @@ impl Server {
                 Ok(Done::Counted(count, more)) => self.counts.counted(count, more, now),
                 Ok(Done::CountLost) => self.counts.lost(now),
                 Ok(Done::Kept { key, kept }) => self.kept(key, kept),
-                Ok(Done::Forgotten(key)) => self.kept(Some(key), None),
+                Ok(Done::Forgotten(key)) => self.shared.uploads.gone(key),
                 done => self.tell(id, Input::TaskDone(done)),
             }
         }
@@ -50,12 +50,12 @@ impl Server {
         let has_to_go = key.is_some_and(|key| self.shared.uploads.kept(key));
         match (kept, key) {
             (Some(kept), _) if has_to_go => {
-                let task = Task::Forget(kept.place);
+                let task = Task::Forget(kept);
                 self.shared.background.order_unattended(task);
             }
             (Some(kept), _) => self.shared.sweeper.kept(kept),
             (None, Some(key)) if has_to_go => {
-                self.shared.uploads.kept(key);
+                self.shared.uploads.gone(key);
             }
             (None, _) => {}
         }

@@ -23,8 +23,8 @@ struct Entry {
     writer: Option<Id>,
     /// Broken off, and on the way to the disk.
     keeping: usize,
-    /// Another upload has begun since: what is being kept is of no use any more.
-    outdated: bool,
+    /// So many of them are of no use any more, since another upload has begun.
+    outdated: usize,
     waiting: Vec<Id>,
 }
 
@@ -33,7 +33,7 @@ impl Uploads {
     pub fn begin(&mut self, key: Key, id: Id) {
         let entry = self.all.entry(key).or_default();
         entry.writer = Some(id);
-        entry.outdated = entry.keeping > 0;
+        entry.outdated = entry.keeping;
     }
 
     /// A session writes no more, for whatever reason.
@@ -52,22 +52,32 @@ impl Uploads {
         let entry = self.all.entry(key).or_default();
         entry.keeping += 1;
         self.keeping += 1;
-        entry.writer.is_none_or(|writer| writer == id)
+        let is_wanted = entry.writer.is_none_or(|writer| writer == id);
+        entry.outdated += usize::from(!is_wanted);
+        is_wanted
     }
 
-    /// It is kept, or gone. True: it has to go, and [`Uploads::kept`] is to be called again when it
-    /// has.
+    /// It is kept, or gone. True: it has to go, and [`Uploads::gone`] is to be called when it has.
+    /// Those that began first are taken to be done first.
     pub fn kept(&mut self, key: Key) -> bool {
         let Some(entry) = self.all.get_mut(&key) else {
             return false;
         };
-        if std::mem::take(&mut entry.outdated) {
+        if entry.outdated > 0 {
+            entry.outdated -= 1;
             return true;
         }
-        entry.keeping = entry.keeping.saturating_sub(1);
-        self.keeping = self.keeping.saturating_sub(1);
-        self.settle(key);
+        self.gone(key);
         false
+    }
+
+    /// What had to go has gone.
+    pub fn gone(&mut self, key: Key) {
+        if let Some(entry) = self.all.get_mut(&key) {
+            entry.keeping = entry.keeping.saturating_sub(1);
+            self.keeping = self.keeping.saturating_sub(1);
+            self.settle(key);
+        }
     }
 
     /// Whether anything is on its way to the disk.

@@ -14,7 +14,7 @@ use crate::proto::upload::hex;
 use crate::storage::commit::Renamed;
 use crate::storage::copying;
 use crate::storage::ledger::Count;
-use crate::storage::partials::{self, Kept, Key, Place, Record};
+use crate::storage::partials::{self, Kept, Key, Record};
 use crate::storage::room::NoSpace;
 use crate::storage::staging::Upload;
 
@@ -103,8 +103,8 @@ pub enum Task {
     },
     /// Writes down how much of a running upload has arrived.
     Record(Record),
-    /// Removes a partial.
-    Forget(Place),
+    /// Removes a partial that is of no use any more.
+    Forget(Kept),
     /// Closes the last descriptor of a removed file: freeing the blocks of a large one takes long.
     Dispose(OwnedFd),
 }
@@ -181,9 +181,10 @@ impl Task {
                 record.run();
                 Ok(Done::Nothing)
             }
-            Task::Forget(place) => {
-                place.remove();
-                Ok(Done::Forgotten(place.key()))
+            Task::Forget(kept) => {
+                let key = kept.place.key();
+                kept.forget();
+                Ok(Done::Forgotten(key))
             }
             Task::Dispose(descriptor) => {
                 drop(descriptor);
@@ -199,7 +200,7 @@ impl Task {
                 let key = upload.key();
                 Some(Done::Kept { key, kept: None })
             }
-            Task::Forget(place) => Some(Done::Forgotten(place.key())),
+            Task::Forget(kept) => Some(Done::Forgotten(kept.place.key())),
             Task::Count(_) => Some(Done::CountLost),
             Task::Digest { .. } | Task::PartialDigest { .. } | Task::Hash { .. } => None,
             Task::Copy { .. } | Task::SyncNames(_) | Task::Record(_) | Task::Dispose(_) => None,

@@ -206,7 +206,7 @@ impl Place {
     /// Removes what is there, unless it is being written. What was large is handed over, to be closed
     /// where freeing its blocks stops nobody.
     pub fn remove(&self) -> Removed {
-        remove(&self.root, &self.dir, self.key.name.as_bytes())
+        remove(&self.root, &self.dir, self.key.name.as_bytes(), None)
     }
 }
 
@@ -219,17 +219,18 @@ pub enum Removed {
     Gone(Option<OwnedFd>),
 }
 
-fn remove(root: &Root, dir: &OwnedFd, name: &[u8]) -> Removed {
+/// `only`: unless it is another file than this one.
+fn remove(root: &Root, dir: &OwnedFd, name: &[u8], only: Option<u64>) -> Removed {
     let Ok(Opened::Ours(file)) = open(dir, name) else {
         return Removed::Not;
     };
-    match unlink(root, dir, name) {
-        Ok(()) => {
-            let large = stat_open(&file).is_ok_and(|meta| meta.size >= LARGE_BYTES);
-            Removed::Gone(large.then(|| file.into()))
-        }
-        Err(_) => Removed::Not,
+    let Ok(meta) = stat_open(&file) else {
+        return Removed::Not;
+    };
+    if only.is_some_and(|ino| ino != meta.ino) || unlink(root, dir, name).is_err() {
+        return Removed::Not;
     }
+    Removed::Gone((meta.size >= LARGE_BYTES).then(|| file.into()))
 }
 
 /// Removes a name whose file is locked, and what it counts for.
@@ -401,6 +402,15 @@ pub struct Kept {
     pub place: Place,
     /// How much there is.
     pub bytes: u64,
+    ino: u64,
+}
+
+impl Kept {
+    /// Removes it, unless it is being written or another partial has taken its place.
+    pub fn forget(self) -> Removed {
+        let Place { root, dir, key } = &self.place;
+        remove(root, dir, key.name.as_bytes(), Some(self.ino))
+    }
 }
 
 impl Upload {
@@ -491,7 +501,7 @@ impl Upload {
         };
         match step() {
             // Somebody who is gone may have left it there.
-            Err(Errno::EXIST) => match remove(&self.root, &self.dir, name) {
+            Err(Errno::EXIST) => match remove(&self.root, &self.dir, name, None) {
                 Removed::Gone(_) => step(),
                 Removed::Not => Err(Errno::EXIST),
             },
@@ -554,6 +564,7 @@ impl Upload {
             return Ok(None);
         }
         self.settle(bytes)?;
+        let ino = stat_open(self.file())?.ino;
         Ok(self.partial.as_ref().map(|partial| Kept {
             place: Place {
                 root: self.root.clone(),
@@ -561,6 +572,7 @@ impl Upload {
                 key: partial.key,
             },
             bytes,
+            ino,
         }))
     }
 

@@ -1,7 +1,7 @@
 //! Uploads that break off, and how they go on (P09, P21 to P25, C09).
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -220,6 +220,36 @@ fn p23_a_control_connection_that_ends_just_behind_the_data_ends_the_upload_too()
         assert_file(&server.path("f"), &content);
         four_questions(server, server.descriptors());
     }
+}
+
+/// Two of one name share a batch: what is kept of the first is of no use any more and goes, but it must
+/// not take along what is kept of the second, which has its place by then.
+#[test]
+fn p23_of_two_uploads_of_one_name_that_ended_behind_their_data_the_later_one_is_kept() {
+    let traced = Traced::start(&[], &["fsync:delay_enter=300000:when=1"]);
+    let server = &traced.server;
+    let store = |name: &str, content: &[u8]| {
+        let mut session = Control::login(server.addr());
+        let mut data = session.epsv();
+        assert_eq!(session.command(&format!("STOR {name}")).code, 150);
+        data.write_all(content).expect("sending");
+        data.shutdown(Shutdown::Write).expect("closing");
+        // The server has seen the end, so this is on its way to the disk.
+        assert_eq!(data.read(&mut [0]).expect("its end"), 0);
+        session
+    };
+    let before_them = store("other", b"x");
+    let began = || traced.is_told("fsync(").then_some(());
+    wait_for(PATIENCE, began).expect("a commit begins");
+    let (older, newer) = (bytes(26, 5000), bytes(27, 3000));
+    let sessions = [store("f", &older), store("f", &newer)];
+    drop((sessions, before_them));
+    let mut back = Control::login(server.addr());
+    let offered = back.command("PARTIAL f");
+    let kept = &newer[..newer.len() - 1];
+    let expected = format!("{} {}", kept.len(), sha256(kept));
+    assert_eq!((offered.code, offered.text), (213, expected));
+    four_questions(server, server.descriptors());
 }
 
 /// Nor does anybody collect more of them than of others.

@@ -64,8 +64,10 @@ impl Conn {
             self.committing += 1;
             return None;
         };
-        if let Some(key) = key {
-            shared.uploads.kept(key);
+        if let Some(key) = key
+            && shared.uploads.kept(key)
+        {
+            shared.uploads.gone(key);
         }
         // Answers come in order, and those before this one will not come any more.
         self.dead |= self.committing > 0;

@@ -347,3 +347,18 @@ fn a_digest_is_remembered_until_the_file_changes() {
     file.write_all(b"x").unwrap();
     assert_eq!(remembered_digest(&file, 5), None);
 }
+
+#[test]
+fn a_partial_that_another_has_replaced_takes_nothing_along_when_it_is_forgotten() {
+    let nest = nest();
+    let older = nest.begin("f", Interrupted::Kept);
+    let newer = nest.begin("f", Interrupted::Kept);
+    older.file().write_all_at(b"older", 0).unwrap();
+    newer.file().write_all_at(b"newer!", 0).unwrap();
+    let older = older.keep(5).unwrap().unwrap();
+    let newer = newer.keep(6).unwrap().unwrap();
+    assert!(matches!(older.forget(), Removed::Not));
+    assert_eq!(names(nest.dir.path()).len(), 1);
+    assert!(matches!(newer.forget(), Removed::Gone(None)));
+    assert_eq!(names(nest.dir.path()), Vec::<String>::new());
+}
