@@ -22,6 +22,7 @@ const CANNOT_CONNECT: i32 = 3;
 const TRUST: i32 = 4;
 const LOGIN_REFUSED: i32 = 5;
 const NOT_FOUND: i32 = 6;
+const BROKEN: i32 = 8;
 
 /// A bench of a few operations that begins at once.
 fn command(server: Option<SocketAddr>, args: &[&str]) -> Command {
@@ -307,6 +308,52 @@ fn a_signal_ends_it_and_its_files_are_removed() {
     let (_, stderr) = finish(child, &command);
     assert!(stderr.contains("interrupted"), "{stderr}");
     assert_eq!(temporaries(&server), Vec::<String>::new());
+}
+
+/// What DOWNLOAD and UPLOAD move takes no data connection, and so no descriptor for one.
+#[test]
+fn only_data_connections_take_a_second_descriptor() {
+    let server = Server::start(&[]);
+    let limited = |verbs: &str| {
+        let mut limited = Command::new("prlimit");
+        limited.args(["--nofile=200", env!("CARGO_BIN_EXE_haul"), "--server"]);
+        limited.arg(server.addr().to_string());
+        limited.args(["bench", "download", "--verbs", verbs, "-c", "100"]);
+        limited.args(["--files", "1", "--file-size", "10"]);
+        limited.args(["--warm-up", "0", "--runs", "1", "--requests", "100"]);
+        run(&mut limited)
+    };
+    limited("own").ok();
+    limited("auto").ok();
+    let refused = limited("standard").expect(USAGE);
+    let said = "100 connections need 264 descriptors, and 200 are allowed";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+}
+
+/// An hour of measuring is not lost because the last number of connections was too much.
+#[test]
+fn what_was_measured_before_the_server_was_full_is_shown() {
+    let server = Server::start(&["--max-sessions", "4"]);
+    let args = ["noop", "-c", "1,9", "--warm-up", "0", "--runs", "1"];
+    let mut haul = command(Some(server.addr()), &args);
+    let done = run(haul.args(["--requests", "10"])).expect(BROKEN);
+    assert!(done.stderr.contains("of 9 sessions"), "{}", done.stderr);
+    let text = done.stdout_text();
+    assert!(text.contains("\n1 "), "{text}");
+}
+
+#[test]
+fn a_run_in_which_nothing_ended_says_so() {
+    let server = Server::start(&[]);
+    let large = fs::File::create(server.path("large")).expect("creating");
+    large.set_len(1 << 42).expect("extending");
+    let args = ["download", "--path", "large", "-c", "1", "--warm-up", "0"];
+    let mut haul = command(Some(server.addr()), &args);
+    haul.args(["--runs", "1", "--duration", "1", "--timeout", "1"]);
+    let done = run(&mut haul).ok();
+    let said = "with 1 connection no operation ended";
+    let text = done.stdout_text();
+    assert!(text.contains(said), "{text}");
 }
 
 #[test]

@@ -124,6 +124,10 @@ impl<'a> Bench<'a> {
                  file at a time; use more --connections",
             ));
         }
+        // Only what goes over data connections takes a second descriptor.
+        let has_data_connections = self.mix.has(Kind::List) || moves_files && !own_verbs;
+        machine::raise_descriptors(self.arguments.connections_most(), has_data_connections)
+            .map_err(Error::usage)?;
         // TYPE I is part of what a session with data connections needs, and of no other.
         let mut manner = self.manner(own_verbs, moves_files && !own_verbs, false);
         manner.has_mlsd = features.mlst;
@@ -136,10 +140,12 @@ impl<'a> Bench<'a> {
             .prepare(&manner, &load)
             .and_then(|()| self.loads(&manner, &mut load, before));
         self.clean(&manner, &load);
-        let was_interrupted = result?;
         self.doubts();
-        self.write()?;
-        if was_interrupted {
+        // What was measured before something went wrong holds all the same.
+        if result.is_ok() || self.runs().next().is_some() {
+            self.write()?;
+        }
+        if result? {
             return Err(Error::broken(
                 "interrupted; the figures are of what was done by then",
             ));
@@ -292,7 +298,13 @@ impl<'a> Bench<'a> {
                 );
                 let terms = self.terms(connections);
                 let mut measure = Measure::default();
-                let run = self.measured(&what, manner, terms, load, &mut measure, before)?;
+                let run = match self.measured(&what, manner, terms, load, &mut measure, before) {
+                    Ok(run) => run,
+                    Err(error) => {
+                        self.distributions(&all);
+                        return Err(error);
+                    }
+                };
                 let was_interrupted = self.interrupted.load(Ordering::Relaxed);
                 if run.seconds > 0.0 {
                     self.report.loads[at].runs.push(run);
@@ -486,6 +498,13 @@ impl<'a> Bench<'a> {
                     "the generator used {:.0} % of its core with {connections}: it was \
                      the bottleneck, and the server may be capable of more",
                     100.0 * busy
+                ));
+            }
+            let ends_nothing = |run: &Run| run.operations == 0 && run.bytes > 0;
+            if load.runs.iter().any(ends_nothing) {
+                doubts.push(format!(
+                    "with {connections} no operation ended while it was measured: smaller files \
+                     (--file-size) or longer runs (--duration) have latencies too"
                 ));
             }
             for (figure, spread) in load.spreads(Run::figures) {

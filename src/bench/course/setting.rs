@@ -41,10 +41,6 @@ impl<'a> Bench<'a> {
         for path in arguments.json.iter().chain(&arguments.html) {
             writable(path)?;
         }
-        let has_data_connections = mix.shares.iter().any(|share| share.kind.moves_bytes());
-        machine::raise_descriptors(arguments.connections_most(), has_data_connections)
-            .map_err(Error::usage)?;
-
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // Without it a signal ends the bench at once, and its files stay.
@@ -54,7 +50,8 @@ impl<'a> Bench<'a> {
         let trust = match context.is_secure {
             false => None,
             true => {
-                let resumes = arguments.verbs != Verbs::Own && has_data_connections;
+                let moves_bytes = mix.shares.iter().any(|share| share.kind.moves_bytes());
+                let resumes = arguments.verbs != Verbs::Own && moves_bytes;
                 Some(Trust::new(&server, &context.trust, resumes)?)
             }
         };
