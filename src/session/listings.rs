@@ -100,21 +100,14 @@ fn source(login: &Login, argument: &[u8], prefix: Prefix) -> Result<Source, Repl
     let home = &login.home;
     let error = match home.stat(&path).or_else(|_| home.lstat(&path)) {
         Ok(meta) if meta.kind == Kind::Dir => {
-            let mut before = Vec::new();
-            if prefix == Prefix::Argument && !argument.is_empty() {
-                let Some(shown) = shown(argument, &path) else {
-                    return Ok(Source::Nothing);
-                };
-                before = shown;
-                if before.last() != Some(&b'/') {
-                    before.push(b'/');
-                }
-            }
+            let Some(prefix) = shown_prefix(argument, &path, prefix) else {
+                return Ok(Source::Nothing);
+            };
             let listing = Listing::new(home.open_dir(&path)?);
             return Ok(Source::Directory {
                 listing,
                 pattern: None,
-                prefix: before,
+                prefix,
             });
         }
         Ok(_) => {
@@ -139,21 +132,26 @@ fn source(login: &Login, argument: &[u8], prefix: Prefix) -> Result<Source, Repl
     }
     let dir_path = login.path(dir)?;
     let listing = Listing::new(home.open_dir(&dir_path)?);
-    let mut before = Vec::new();
-    if prefix == Prefix::Argument && !dir.is_empty() {
-        let Some(shown) = shown(dir, &dir_path) else {
-            return Ok(Source::Nothing);
-        };
-        before = shown;
-        if before.last() != Some(&b'/') {
-            before.push(b'/');
-        }
-    }
+    let Some(prefix) = shown_prefix(dir, &dir_path, prefix) else {
+        return Ok(Source::Nothing);
+    };
     Ok(Source::Directory {
         listing,
         pattern: Some(name.to_vec()),
-        prefix: before,
+        prefix,
     })
+}
+
+/// What stands before each name of the directory; none if that cannot be shown.
+fn shown_prefix(argument: &[u8], path: &VirtualPath, prefix: Prefix) -> Option<Vec<u8>> {
+    if prefix != Prefix::Argument || argument.is_empty() {
+        return Some(Vec::new());
+    }
+    let mut before = shown(argument, path)?;
+    if before.last() != Some(&b'/') {
+        before.push(b'/');
+    }
+    Some(before)
 }
 
 pub(super) fn stat(session: &mut Session, turn: &mut Turn) -> Handled {
