@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::{Interest, Poll, Token, Waker};
+use mio::net::TcpListener;
+use mio::{Interest, Poll, Registry, Token, Waker};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -197,21 +198,12 @@ impl Server {
             now: Instant::now(),
             wall_s: 0,
         };
-        for (n, listener) in listeners.iter_mut().enumerate() {
-            let token = Token(LISTENERS + n);
-            shared
-                .registry
-                .register(&mut listener.socket, token, Interest::READABLE)
-                .map_err(io)?;
-        }
-        for (n, port) in shared.passive.ports().iter_mut().enumerate() {
-            let token = Token(PASSIVE + n);
-            shared
-                .registry
-                .register(&mut port.listener, token, Interest::READABLE)
-                .map_err(io)?;
-        }
-        let ports = shared.passive.ports().len() as u64;
+        let sockets = listeners.iter_mut().map(|listener| &mut listener.socket);
+        register_all(&shared.registry, sockets, LISTENERS).map_err(io)?;
+        let ports = shared.passive.ports();
+        let sockets = ports.iter_mut().map(|port| &mut port.listener);
+        register_all(&shared.registry, sockets, PASSIVE).map_err(io)?;
+        let ports = ports.len() as u64;
         let sessions_max = sessions_that_fit(&shared.world.config, descriptors, ports);
         Ok(Server {
             poll,
@@ -234,6 +226,18 @@ impl Server {
             shared,
         })
     }
+}
+
+/// Registers `sockets` under the tokens from `first` on.
+fn register_all<'a>(
+    registry: &Registry,
+    sockets: impl Iterator<Item = &'a mut TcpListener>,
+    first: usize,
+) -> io::Result<()> {
+    for (n, socket) in sockets.enumerate() {
+        registry.register(socket, Token(first + n), Interest::READABLE)?;
+    }
+    Ok(())
 }
 
 fn warn_if_open_to_all(config: &Config) {
