@@ -32,12 +32,12 @@ impl Sweeper {
     /// # Errors
     /// The system has no thread to give.
     pub fn start(root: &Arc<Root>, partial_keep: Duration) -> io::Result<Sweeper> {
-        let (kept, news) = mpsc::channel();
+        let (kept, receiver) = mpsc::channel();
         let mut work = Work {
             root: root.clone(),
             index: Index::default(),
             partial_keep,
-            news,
+            receiver,
         };
         thread::Builder::new()
             .name("sweeper".into())
@@ -62,7 +62,7 @@ struct Work {
     root: Arc<Root>,
     index: Index,
     partial_keep: Duration,
-    news: Receiver<Kept>,
+    receiver: Receiver<Kept>,
 }
 
 impl Work {
@@ -89,7 +89,7 @@ impl Work {
         let until = Instant::now() + time;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match self.news.recv_timeout(left) {
+            match self.receiver.recv_timeout(left) {
                 Ok(kept) => self.index.kept(&self.root, &kept, wall_s()),
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
