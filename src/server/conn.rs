@@ -7,8 +7,8 @@
 
 mod committing;
 mod control;
+mod grace;
 mod moving;
-mod news;
 mod paced;
 mod protected;
 mod reading;
@@ -318,7 +318,7 @@ impl Conn {
         match &self.moving {
             Some(moving) if matches!(moving.data, Data::Control) => self.dead = true,
             // It undoes nothing that has arrived.
-            Some(moving) if moving.news.is_awaited() => {
+            Some(moving) if moving.grace.is_awaited() => {
                 self.end_transfer(Outcome::Complete, shared);
             }
             Some(_) => self.end_transfer(Outcome::Cut, shared),

@@ -10,7 +10,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Token};
 
 use super::committing::Written;
-use super::news::News;
+use super::grace::Grace;
 use super::reading::Reading;
 use super::{Conn, INPUT_BYTES, OUTPUT_BYTES, protected};
 #[cfg(test)]
@@ -47,7 +47,7 @@ pub(super) struct Moving {
     /// What is received, as others know it.
     pub(super) upload: Option<Key>,
     pub(super) moved_at: Instant,
-    pub(super) news: News,
+    pub(super) grace: Grace,
     recorded: u64,
     record_at: Instant,
 }
@@ -137,8 +137,8 @@ impl Conn {
         let limit = shared.world.config.limits.unwritten_bytes_max;
         let step = match &moving.data {
             _ if moving.waits_for_disk(limit) || moving.reading.is_awaited => Step::Blocked,
-            _ if moving.news.is_due(shared.now, self.ended) => Step::Done(Outcome::Complete),
-            _ if moving.news.is_awaited() => Step::Blocked,
+            _ if moving.grace.is_due(shared.now, self.ended) => Step::Done(Outcome::Complete),
+            _ if moving.grace.is_awaited() => Step::Blocked,
             Data::Failed => Step::Done(Outcome::NoConnection),
             Data::Awaited | Data::Connecting(_) => Step::Blocked,
             Data::Open { ready: false, .. } => Step::Blocked,
@@ -155,7 +155,7 @@ impl Conn {
         }
         let may_be_killed = matches!(step, Step::Done(Outcome::Complete))
             && moving.ends_with_its_connection()
-            && moving.news.awaits(shared.now, self.ended);
+            && moving.grace.awaits(shared.now, self.ended);
         self.moving = Some(moving);
         match step {
             _ if may_be_killed => *budget != before,
@@ -493,7 +493,7 @@ impl Conn {
             reading: Reading::default(),
             upload,
             moved_at: shared.now,
-            news: News::begin(shared.now),
+            grace: Grace::begin(shared.now),
             recorded: 0,
             record_at: shared.now,
         }));

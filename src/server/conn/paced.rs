@@ -86,7 +86,7 @@ impl Conn {
 
     /// When it wants to go on, if that is new.
     pub fn wake(&mut self) -> Option<Instant> {
-        let news = self.moving.as_mut().and_then(|moving| moving.news.wake());
-        news.or_else(|| self.pace.as_mut().and_then(|pace| pace.wake()))
+        let grace = self.moving.as_mut().and_then(|moving| moving.grace.wake());
+        grace.or_else(|| self.pace.as_mut().and_then(|pace| pace.wake()))
     }
 }

@@ -1,4 +1,4 @@
-//! The time between the end of a plain upload's data and the news that its client has been killed.
+//! The time between the end of a plain upload's data and the notice that its client has been killed.
 //!
 //! A killed client's kernel ends its connections in order, the data connection first. What tells that
 //! from a complete upload is the end of the control connection, which comes a moment later: most
@@ -17,25 +17,25 @@ const MOST: Duration = Duration::from_millis(10);
 /// and for less than this, which is the precision of the reactor's timer, not at all.
 const LEAST: Duration = Duration::from_millis(1);
 
-/// How long it may still come.
+/// The grace period: how long the notice may still come.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct Grace {
     begun: Instant,
     until: Option<Instant>,
     wake: Option<Instant>,
 }
 
-impl News {
+impl Grace {
     /// Of a transfer that begins now.
-    pub(super) fn begin(now: Instant) -> News {
-        News {
+    pub(super) fn begin(now: Instant) -> Grace {
+        Grace {
             begun: now,
             until: None,
             wake: None,
         }
     }
 
-    /// The data has ended; whether news is worth waiting for. `came`: it is there.
+    /// The data has ended; whether the notice is worth waiting for. `came`: it is there.
     pub(super) fn awaits(&mut self, now: Instant, came: bool) -> bool {
         let time = ((now - self.begun) / PART).min(MOST);
         if came || self.until.is_some() || time < LEAST {
@@ -77,18 +77,18 @@ mod tests {
         let begun = Instant::now();
         let ms = Duration::from_millis;
         for (took, waits) in [(0, 0), (15, 0), (32, 2), (160, 10), (60_000, 10)] {
-            let mut news = News::begin(begun);
+            let mut grace = Grace::begin(begun);
             let now = begun + ms(took);
-            assert_eq!(news.awaits(now, false), waits > 0, "{took}");
-            assert_eq!(news.wake(), (waits > 0).then(|| now + ms(waits)), "{took}");
-            assert_eq!(news.wake(), None);
-            assert!(waits == 0 || !news.is_due(now, false));
-            assert!(waits == 0 || news.is_due(now, true));
-            assert_eq!(news.is_due(now + ms(waits), false), waits > 0, "{took}");
-            assert!(!news.awaits(now + ms(waits), false), "once");
+            assert_eq!(grace.awaits(now, false), waits > 0, "{took}");
+            assert_eq!(grace.wake(), (waits > 0).then(|| now + ms(waits)), "{took}");
+            assert_eq!(grace.wake(), None);
+            assert!(waits == 0 || !grace.is_due(now, false));
+            assert!(waits == 0 || grace.is_due(now, true));
+            assert_eq!(grace.is_due(now + ms(waits), false), waits > 0, "{took}");
+            assert!(!grace.awaits(now + ms(waits), false), "once");
         }
         assert!(
-            !News::begin(begun).awaits(begun + ms(1000), true),
+            !Grace::begin(begun).awaits(begun + ms(1000), true),
             "it came"
         );
     }
