@@ -202,9 +202,12 @@ pub(super) fn time_and_path(argument: &[u8]) -> Option<(i64, &[u8])> {
 }
 
 pub(super) fn set_modified(login: &Login, modify_s: i64, path: &[u8]) -> Handled {
-    login.home.set_modified(&login.path(path)?, modify_s)?;
+    let whole = login.path(path)?;
+    login.home.set_modified(&whole, modify_s)?;
+    // No file system keeps every year that can be written.
+    let kept_s = login.home.stat(&whole)?.modify_s;
     let mut text = b"Modify=".to_vec();
-    text.extend_from_slice(&text_14(modify_s));
+    text.extend_from_slice(&text_14(kept_s));
     text.extend_from_slice(b"; ");
     text.extend_from_slice(path);
     Ok(Reply::new(213, text).into())

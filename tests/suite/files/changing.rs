@@ -32,6 +32,20 @@ fn sending() -> Sending {
     }
 }
 
+/// What a file system keeps of a year that it does not know is its affair; what is told is what it kept.
+#[test]
+fn the_time_that_is_told_when_it_is_set_is_the_one_that_the_file_has() {
+    let server = Server::start(&[]);
+    fs::write(server.path("f"), "x").expect("writing");
+    let mut session = Control::login(server.addr());
+    for time in ["00010101000000", "19010101000000", "99991231235959"] {
+        let set = session.command(&format!("MFMT {time} f"));
+        let now = session.command("MDTM f");
+        assert_eq!((set.code, now.code), (213, 213));
+        assert_eq!(set.text, format!("Modify={}; f", now.text), "{time}");
+    }
+}
+
 fn replaced(server: &Server) {
     fs::write(server.path("new"), b"another file").expect("writing");
     fs::rename(server.path("new"), server.path("f")).expect("renaming");
