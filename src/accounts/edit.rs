@@ -116,7 +116,12 @@ impl UsersFile {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
-        let directory = File::open(directory).map_err(failed)?;
+        let directory = File::open(directory).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                UsersError::new("its directory is not there; make it first").of_file(path)
+            }
+            _ => failed(error),
+        })?;
         flock(&directory, FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
         let (text, before) = match fs::metadata(&real) {
             Ok(metadata) => {

@@ -134,6 +134,13 @@ fn what_cannot_be_done_is_one_sentence_and_exit_code_2() {
         "there is no such file; `hauld user add` makes one",
     );
     refused(&["passwd", "anna"], b"x", "there is no such file");
+    let nowhere = place.0.path().join("none/users.toml");
+    let nowhere = nowhere.to_str().expect("UTF-8");
+    refused(
+        &["add", "anna", "--users", nowhere],
+        b"x",
+        "its directory is not there",
+    );
     refused(&["add", "anna"], b"", "an empty password is none");
     refused(&["add", "anna"], b"\n", "an empty password is none");
     refused(&["add", "anna"], b"a\0b\n", "FTP cannot carry");
