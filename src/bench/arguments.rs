@@ -139,7 +139,7 @@ pub struct Arguments {
 
 const AFTER_HELP: &str = "\
 Examples:
-  haul bench download --spawn 'taskset -c 0 hauld --listen 127.0.0.1:0 /tmp/d'
+  haul bench download --spawn 'taskset -c 0 hauld --listen 127.0.0.1:0'
   haul bench small --in-flight 100 -c 1,32 --pid $(pidof hauld)
   haul --server ftp.example.org bench download --path pub/file -c 10 --duration 30s
   haul bench noop -c 1000 --rate 20000 --json a.json --html a.html

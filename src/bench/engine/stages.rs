@@ -69,15 +69,22 @@ impl Engine<'_> {
             .max_by_key(|(_, errors)| errors.count);
         match worst {
             None => Failure::new("no session", "the sessions cannot be opened"),
-            Some((class, errors)) => Failure::new(
-                class.clone(),
-                format!(
-                    "{} of {} sessions could be opened; the others: {class}: {}",
-                    self.open,
-                    self.seats.len(),
-                    errors.example
-                ),
-            ),
+            Some((class, errors)) => {
+                let example = &errors.example;
+                // The class of a failed system call is all there is to say.
+                let why = match class.ends_with(example.as_str()) {
+                    true => class.clone(),
+                    false => format!("{class}: {example}"),
+                };
+                let text = match self.open {
+                    0 => format!("no session can be opened: {why}"),
+                    open => format!(
+                        "{open} of {} sessions can be opened; the others: {why}",
+                        self.seats.len()
+                    ),
+                };
+                Failure::new(class.clone(), text)
+            }
         }
     }
 
