@@ -129,18 +129,20 @@ fn lines_of(
     c.send(verb, path)?;
     data::go_ahead(c, &mut data)?;
     let mut held: Vec<u8> = Vec::new();
+    let fits = |line: &[u8]| match line.len() > ENTRY_BYTES_MAX {
+        true => Err(Error::broken("a line of the listing never ends")),
+        false => Ok(()),
+    };
     let mut each_line = |held: &mut Vec<u8>| {
         let mut from = 0;
         while let Some(at) = memchr::memchr(b'\n', &held[from..]) {
             let line = &held[from..from + at];
+            fits(line)?;
             take(line.strip_suffix(b"\r").unwrap_or(line))?;
             from += at + 1;
         }
         held.drain(..from);
-        match held.len() > ENTRY_BYTES_MAX {
-            true => Err(Error::broken("a line of the listing never ends")),
-            false => Ok(()),
-        }
+        fits(held)
     };
     let mut drained = drain(c, &mut data, &mut |chunk| {
         held.extend_from_slice(chunk);

@@ -11,6 +11,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 pub const CHUNK_BYTES: usize = 256 * 1024;
 /// With a limit, chunks are so small that this many fit into a second.
 const CHUNKS_PER_SECOND: u64 = 8;
+/// What a bar shows of a name: half of a terminal.
+const NAME_CHARS_MAX: usize = 40;
 /// Files below this size are gone before a bar of their own could be read.
 const BAR_BYTES_MIN: u64 = 4 << 20;
 
@@ -100,7 +102,7 @@ impl Board {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            bar.set_message(name.to_owned());
+            bar.set_message(fitted(name));
             bar
         });
         Progress {
@@ -157,6 +159,15 @@ impl Progress {
     }
 }
 
+/// The end of a name that is too long, which is where files of one directory differ.
+fn fitted(name: &str) -> String {
+    let left_out = name.chars().count().saturating_sub(NAME_CHARS_MAX);
+    match left_out {
+        0 => name.to_owned(),
+        _ => format!("…{}", name.chars().skip(left_out + 1).collect::<String>()),
+    }
+}
+
 impl Limit {
     fn wait(&self, bytes: u64) {
         let now = Instant::now();
@@ -178,5 +189,25 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_has_room_for_more_than_a_name() {
+        assert_eq!(fitted("a.txt"), "a.txt");
+        assert_eq!(
+            fitted(&"ü".repeat(NAME_CHARS_MAX)),
+            "ü".repeat(NAME_CHARS_MAX)
+        );
+        let long = fitted(&format!("{}/a.txt", "ü".repeat(1000)));
+        assert_eq!(long.chars().count(), NAME_CHARS_MAX);
+        assert!(
+            long.starts_with("…ü") && long.ends_with("ü/a.txt"),
+            "{long}"
+        );
     }
 }

@@ -1,11 +1,15 @@
 //! The client, run to its end.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::PATIENCE;
 use crate::talk::{Talk, serve};
@@ -65,6 +69,38 @@ pub fn finish(mut command: Command, input: &[u8]) -> Outcome {
         out: output.stdout,
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
         took: begin.elapsed(),
+    }
+}
+
+/// As [`finish`], with standard output and error on a terminal of 80 columns; `out` is all that
+/// appeared there.
+pub fn finish_on_terminal(mut command: Command) -> Outcome {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let screen = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: 80,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&screen, size).unwrap();
+    command.stdout(screen.try_clone().unwrap()).stderr(screen);
+    let reader = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        // It ends with EIO when the last program has closed the terminal.
+        let _ = File::from(master).read_to_end(&mut seen);
+        seen
+    });
+    let outcome = finish(command, b"");
+    let out = reader.join().unwrap();
+    let err = String::from_utf8_lossy(&out).into_owned();
+    Outcome {
+        out,
+        err,
+        ..outcome
     }
 }
 
