@@ -22,7 +22,7 @@ use haul::text::duration;
 ///
 /// Without a command it shows a prompt, or reads commands from standard input.
 #[derive(Parser)]
-#[command(version, after_help = AFTER_HELP, disable_help_subcommand = true, args_override_self = true)]
+#[command(version, after_help = AFTER_HELP, args_override_self = true)]
 #[command(next_help_heading = "Connection")]
 struct Arguments {
     /// The server: [ftp://|ftps://][user[:password]@]host[:port]; port 21, or 990 with ftps://

@@ -19,8 +19,10 @@ use super::{Client, glob, interrupt, listing, show};
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Send files to the server
+    #[command(visible_alias = "put")]
     Upload(Upload),
     /// Bring files from the server
+    #[command(visible_alias = "get")]
     Download(Download),
     /// Make one directory like another, in either direction: haul sync photos :/photos
     Sync(Synchronize),

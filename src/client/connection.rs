@@ -236,6 +236,9 @@ impl Connection {
                             account WORD";
                 return Err(refused(&reply).hint(hint));
             }
+            _ if user == b"anonymous" => {
+                return Err(refused(&reply).hint("it wants a user: --server USER@HOST"));
+            }
             _ => return Err(refused(&reply).hint("check the user in --server and the password")),
         }
         let feat = self.command("FEAT", None)?;

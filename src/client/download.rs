@@ -59,20 +59,25 @@ impl Download {
             return self.to_standard_output(client, sources);
         }
         let into = self.directory(sources, target)?;
-        if let ([remote], false) = (sources, self.recursive) {
-            // What fails without the server is found without it.
-            let check = || {
-                let path = destination(bytes_of(remote), into, target)?;
-                let (dir, name) = parent_of(&path)?;
-                incoming::check_free(&dir, &name, self.force)
-            };
-            check().map_err(|e| about(e, bytes_of(remote)))?;
-        }
         let filter = Filter::new(&self.patterns)?;
-        client.ready()?;
         let report = self
             .options
             .report(client.is_quiet(), self.recursive || sources.len() > 1);
+        if let ([remote], false) = (sources, self.recursive) {
+            // What fails without the server is found without it.
+            let remote = bytes_of(remote);
+            let check = || {
+                let path = destination(remote, into, target)?;
+                let (dir, name) = parent_of(&path)?;
+                incoming::check_free(&dir, &name, self.force)
+            };
+            if let Err(error) = check() {
+                report.expect(1, 0);
+                report.failed(deed("download", remote, None), error);
+                return report.finish("downloaded");
+            }
+        }
+        client.ready()?;
         let (base, shown_base) = match (into, target) {
             (None, Some(path)) => {
                 let parent = path.parent().unwrap_or(Path::new(""));

@@ -129,7 +129,8 @@ impl Error {
     /// The same with what to do next behind it.
     #[must_use]
     pub fn hint(mut self, next: impl fmt::Display) -> Error {
-        self.text = format!("{}; {next}", self.text);
+        let text = self.text.strip_suffix('.').unwrap_or(&self.text);
+        self.text = format!("{text}; {next}");
         self
     }
 
@@ -176,6 +177,16 @@ mod tests {
         assert_eq!(shown("a\u{202e}b".as_bytes()), "a\\u{202e}b");
         assert_eq!(shown(b"\xff\xfea"), "\\xff\\xfea");
         assert_eq!(shown("\u{9b}2J".as_bytes()), "\\u{9b}2J");
+    }
+
+    #[test]
+    fn a_hint_belongs_to_the_sentence() {
+        let refused = Error::refused(&Reply::of(550, "No such file."));
+        let text = refused.hint("look for it with: haul ls").to_string();
+        assert_eq!(
+            text,
+            "the server says: 550 No such file; look for it with: haul ls"
+        );
     }
 
     #[test]

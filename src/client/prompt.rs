@@ -20,10 +20,10 @@ use super::show::print;
 use super::{Client, Command};
 
 const HELP: &str = "\
-upload [FILE... [REMOTE]]     send files; asks for the name without one (also: put)
-download [FILE... [LOCAL]]    bring files; --force replaces local ones (also: get)
+upload [FILE... [REMOTE]]     send files; asks for a name without one (or: put)
+download [FILE... [LOCAL]]    bring files; --force replaces local ones (or: get)
                               both with -r: directories with all that is in them
-sync DIR :DIR, sync :DIR DIR  make the second like the first; : marks the remote one
+sync DIR :DIR, sync :DIR DIR  make the second like the first; : means remote
 ls [-l] [DIR]                 list a directory
 tree [DIR]                    list everything below a directory
 cd [DIR], pwd                 change, show the remote directory
@@ -33,8 +33,9 @@ rm FILE..., rm -d DIR...      remove files, empty directories
 mv FROM TO                    rename
 stat PATH..., hash FILE...    show type, size and time, or digests
 help, quit                    this text, the end
-Words are in any case; names with spaces stand in quotes; *, ? and [a-z] stand for many names.
-Tab completes; Ctrl-C ends what is running, Ctrl-D the program.";
+Words are in any case; names with spaces stand in quotes; *, ? and [a-z] stand
+for many names; # begins a comment. Tab completes; Ctrl-C ends what is running,
+Ctrl-D the program.";
 
 /// One line, parsed like a command line.
 #[derive(Parser)]
@@ -133,6 +134,9 @@ fn both(before: Exit, now: Exit) -> Exit {
 
 /// Carries out one line.
 fn one(shared: &RefCell<&mut Client>, lines: &mut Lines, typed: &[u8]) -> Result<Next, Error> {
+    if typed.trim_ascii_start().starts_with(b"#") {
+        return Ok(Next::Line(Exit::Done));
+    }
     let mut words = words(typed)?;
     let Some(first) = words.first_mut() else {
         return Ok(Next::Line(Exit::Done));
@@ -170,7 +174,12 @@ fn one(shared: &RefCell<&mut Client>, lines: &mut Lines, typed: &[u8]) -> Result
                 false => Subject::RemoteName,
             };
             match lines.next("File name: ", subject)? {
-                None => return Ok(Next::End),
+                None if lines.is_terminal() => return Ok(Next::End),
+                None => {
+                    return Err(Error::usage(
+                        "the input ends where a file name was to come; nothing was moved",
+                    ));
+                }
                 Some(name) if name.trim_ascii().is_empty() => return done,
                 Some(name) => words.extend([b"--".to_vec(), name.trim_ascii().to_vec()]),
             }
@@ -311,6 +320,13 @@ mod tests {
         ));
         assert!(parse(&["nonsense"]).is_err());
         assert!(parse(&["mkdir"]).is_err());
+    }
+
+    #[test]
+    fn the_help_fits_a_terminal() {
+        for line in HELP.lines() {
+            assert!(line.len() <= 80, "{line}");
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Report {
             let line = json_of(&deed, Some(&error));
             state.line(line.as_bytes());
         }
-        let error = error.about(format_args!("cannot {} {}", deed.verb, shown(deed.from)));
+        let error = error.about(format_args!("cannot {} {}", deed.verb, names_of(&deed)));
         self.complain(&mut state, error);
     }
 
@@ -225,14 +225,19 @@ fn line_of(deed: &Deed) -> String {
         "link" => "linked",
         other => other,
     };
-    let mut line = format!("{done} {}", shown(deed.from));
-    if let Some(to) = deed.to.filter(|to| *to != deed.from) {
-        line.push_str(&format!(" to {}", shown(to)));
-    }
+    let mut line = format!("{done} {}", names_of(deed));
     if let Some(bytes) = deed.bytes {
         line.push_str(&format!(" ({bytes} bytes)"));
     }
     line
+}
+
+/// `a.txt to b.txt`, or one name where the copy has the same.
+fn names_of(deed: &Deed) -> String {
+    match deed.to.filter(|to| *to != deed.from) {
+        Some(to) => format!("{} to {}", shown(deed.from), shown(to)),
+        None => shown(deed.from),
+    }
 }
 
 /// Names that are not UTF-8 are given in hex digits as well.
@@ -300,5 +305,11 @@ mod tests {
         report.expect(2, 0);
         report.failed(deed, Error::broken("x"));
         assert_eq!(report.finish("upload").ok(), Some(Exit::SomeFailed));
+        let report = Report::new(Style::Quiet, None);
+        report.expect(1, 0);
+        let to = Some(&b"d/a"[..]);
+        report.failed(Deed { to, ..deed }, Error::broken("x"));
+        let error = report.finish("upload").unwrap_err();
+        assert_eq!(error.to_string(), "cannot upload a to d/a: x");
     }
 }

@@ -73,6 +73,14 @@ impl Upload {
         let target = self.target.as_ref().or(last).map(|t| bytes_of(t));
         self.check(client, sources, target)?;
         let filter = Filter::new(&self.patterns)?;
+        if let [source] = sources
+            && let Err(error) = self.check_source(source)
+        {
+            let report = self.options.report(client.is_quiet(), false);
+            report.expect(1, 0);
+            report.failed(deed(bytes_of(source), None, None), error);
+            return report.finish("uploaded");
+        }
         client.ready()?;
         let into = self.directory(client, sources, target)?;
         let has_tree = sources.iter().any(|s| self.kind(s).is_ok_and(is_dir));
@@ -128,7 +136,7 @@ impl Upload {
             let sent = self.stream(client, from, &remote, &report);
             match sent {
                 Ok(bytes) => report.done(deed(from, Some(&remote), Some(bytes))),
-                Err(error) => report.failed(deed(from, None, None), error),
+                Err(error) => report.failed(deed(from, Some(&remote), None), error),
             }
         }
         let way = Way::Up {
@@ -166,17 +174,15 @@ impl Upload {
                 "standard input needs a remote name: upload - NAME",
             ));
         }
-        if source != "-" && !(self.recursive && Path::new(source).is_dir()) {
-            let path = Path::new(source);
-            let about = |e: Error| {
-                e.about(format_args!(
-                    "cannot upload {}",
-                    shown(bytes_of(path.as_os_str()))
-                ))
-            };
-            local::check_source(path).map_err(about)?;
-        }
         Ok(())
+    }
+
+    fn check_source(&self, source: &OsString) -> Result<(), Error> {
+        let path = Path::new(source);
+        match source == "-" || (self.recursive && path.is_dir()) {
+            true => Ok(()),
+            false => local::check_source(path),
+        }
     }
 
     fn kind(&self, source: &OsString) -> Result<Kindred, Error> {

@@ -34,6 +34,15 @@ fn l16_a_local_file_is_never_overwritten_unasked() {
         haul(address, dir.path(), case).check(7, says);
         assert!(listener.accept().is_err(), "{case:?} connected");
     }
+    for case in [["upload", "--json", "none"], ["download", "--json", "file"]] {
+        let outcome = haul(address, dir.path(), &case);
+        outcome.check(7, "");
+        let told: serde_json::Value = serde_json::from_slice(&outcome.out).unwrap();
+        assert_eq!(
+            (&told["result"], &told["exit"]),
+            (&"failed".into(), &7.into())
+        );
+    }
     haul(address, dir.path(), &["upload", "sub"]).check(2, "-r sends it with all that is in it");
     haul(address, dir.path(), &["download", "x/.."]).check(2, "no file name");
     assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"old");

@@ -52,6 +52,30 @@ fn a_login_that_is_refused_has_its_own_exit_code() {
 }
 
 #[test]
+fn a_server_without_anonymous_users_wants_one() {
+    let (outcome, _) = play(dir().path(), &["ls"], |talk| {
+        talk.say("220 ready");
+        talk.answer("USER anonymous", "530 No anonymous users.");
+        talk.rest();
+    });
+    outcome.check(
+        5,
+        "530 No anonymous users; it wants a user: --server USER@HOST",
+    );
+}
+
+#[test]
+fn a_script_that_ends_before_a_file_name_is_wrong() {
+    let fake = serve(|talk| {
+        talk.login(OWN_VERBS);
+        talk.answer("QUIT", "221 bye");
+    });
+    let outcome = finish(haul_command(fake.address, dir().path()), b"upload\n");
+    outcome.check(2, "the input ends where a file name was to come");
+    fake.thread.join().unwrap();
+}
+
+#[test]
 fn a_script_of_commands_goes_on_behind_errors_and_a_lost_connection() {
     let dir = dir();
     fs::write(dir.path().join("a"), "12345").unwrap();
@@ -74,7 +98,7 @@ fn a_script_of_commands_goes_on_behind_errors_and_a_lost_connection() {
         talk.say("226 stored");
         talk.answer("QUIT", "221 bye");
     });
-    let script = b"DOWNLOAD none\ncd sub\nmkdir x\nUpload\na\nquit\n";
+    let script = b"# It's a comment.\nDOWNLOAD none\ncd sub\nmkdir x\nUpload\na\nquit\n";
     let outcome = finish(haul_command(address, dir.path()), script);
     outcome.check(1, "550 no such file");
     outcome.check(1, "the server closed the connection");

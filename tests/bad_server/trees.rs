@@ -206,7 +206,7 @@ fn l11_what_breaks_off_in_a_series_leaves_the_rest_whole() {
     });
     outcome.check(
         1,
-        "cannot download b: the connection ended after 3 of 9 bytes",
+        "cannot download b to ./b: the connection ended after 3 of 9 bytes",
     );
     assert_eq!(names(dir.path()), ["a"]);
     assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"abc");
@@ -228,7 +228,7 @@ fn l12_a_refusal_in_a_series_is_one_file_s() {
         }
         talk.rest();
     });
-    outcome.check(1, "cannot upload b: the server says: 452 full");
+    outcome.check(1, "cannot upload b to x/b: the server says: 452 full");
     let said = String::from_utf8_lossy(&outcome.out).into_owned();
     assert_eq!(said.matches("uploaded").count(), 2, "{said}");
 }
