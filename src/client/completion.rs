@@ -1,7 +1,7 @@
 //! What Tab offers at the prompt: commands, options, and names here and on the server.
 //!
-//! Only the directory that is being completed is listed, and only over a connection that is there.
-//! What cannot be asked is not offered; nothing is said about it.
+//! Only the directory that is being completed is listed. What cannot be asked is not offered;
+//! nothing is said about it.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -94,7 +94,7 @@ impl<'a> Completion<'a> {
         let Ok(mut client) = self.client.try_borrow_mut() else {
             return Names::new();
         };
-        let Some(c) = client.present() else {
+        let Some(c) = client.present(PATIENCE) else {
             return Names::new();
         };
         let mut names = Names::new();

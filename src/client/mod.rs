@@ -174,10 +174,24 @@ impl Client {
         self.connection.as_ref().is_some_and(|c| !c.is_lost())
     }
 
-    /// The connection if it can be used, for whoever has nothing to say about one that was lost.
-    pub fn present(&mut self) -> Option<&mut Connection> {
-        let c = self.connection.as_mut()?;
-        (!c.is_stale()).then_some(c)
+    /// The connection, or another within `patience` where it was lost, for whoever has nothing to
+    /// say or to ask about it.
+    pub fn present(&mut self, patience: Duration) -> Option<&mut Connection> {
+        let kept = self.connection.take();
+        let connection = match kept.and_then(|mut c| (!c.is_stale()).then_some(c)) {
+            Some(connection) => connection,
+            None => {
+                let settings = Settings {
+                    timeout: patience.min(self.settings.timeout),
+                    ..self.settings.clone()
+                };
+                let c = Connection::open(&self.server, &settings).ok()?;
+                let mut c = self.entered(c).ok()?;
+                c.set_timeout(self.settings.timeout);
+                c
+            }
+        };
+        Some(self.connection.insert(connection))
     }
 
     /// Drops the connection, whatever is under way on it.
@@ -224,7 +238,11 @@ impl Client {
         if opened.is_err() && self.settings.trust.reconsider(&self.server.to_string())? {
             opened = Connection::open(&self.server, &self.settings);
         }
-        let mut c = opened?;
+        self.entered(opened?)
+    }
+
+    /// Logs in, and goes to where the last connection was.
+    fn entered(&mut self, mut c: Connection) -> Result<Connection, Error> {
         match self.server.user.clone() {
             None => c.login(b"anonymous", || Ok(b"haul@".to_vec()), None)?,
             Some(user) => {

@@ -100,7 +100,8 @@ with open(os.path.join(directory, "begun"), "rb") as begun:
 prompt.type("\x03")
 # That Ctrl-C broke the connection is no error.
 assert b"broke" not in prompt.expect("haul: interrupted")
-prompt.do("mkdir here\r", "")
+# Tab connects again before the command does.
+prompt.do("rm x\t\x15mkdir here\r", "")
 prompt.do("quit\r", "")
 assert prompt.ended() == 0
 

@@ -72,6 +72,7 @@ fn the_prompt_completes_remembers_and_survives_ctrl_c() {
         "0 CWD sub",
         "0 DOWNLOAD endless",
         "1 CWD /sub",
+        "1 EPSV",
         "1 MKD here",
         "1 QUIT",
     ] {
