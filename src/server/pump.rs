@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use rustix::net::sockopt::set_tcp_cork;
 
 use super::tls::{self, Read, Tls, WRITE_BYTES};
 use crate::session::{Job, Outcome, Receive, Send};
@@ -24,6 +25,10 @@ pub use warm::{Blind, read_small};
 pub const QUANTUM_BYTES: usize = 256 * 1024;
 /// Files up to this size are copied, so that they share a segment with what follows them.
 const ONE_SEGMENT_BYTES: u64 = 16 * 1024;
+
+/// From here on a file is sent corked: only full segments leave before its end. Otherwise each turn
+/// ends with one that is not, and the client is woken twice as often.
+const CORK_FROM_BYTES: u64 = 1 << 20;
 
 /// Below this, what an upload has sent is read and written; from here on it is spliced, which saves
 /// a copy but costs two more calls to begin with.
@@ -108,6 +113,7 @@ pub struct Pump {
     ended: bool,
     /// The file system cannot send from this file by itself.
     copies: bool,
+    corked: bool,
     warm: Warm,
     moved: u64,
     fills: u64,
@@ -135,6 +141,7 @@ impl Pump {
             held_at: 0,
             ended: false,
             copies: false,
+            corked: false,
             warm: Warm::default(),
             moved: 0,
             fills: 0,
@@ -229,6 +236,9 @@ impl Pump {
             let most = (*budget).min(*allowed);
             let moved = match (&mut self.job, &mut wire.tls) {
                 (Job::Send(send), _) if send.bytes == 0 && self.held.is_empty() => {
+                    if self.corked {
+                        self.corked = cork(socket, false);
+                    }
                     return Step::Done(Outcome::Complete);
                 }
                 (Job::Send(send), Some(tls)) if send.ascii.is_none() => {
@@ -240,6 +250,9 @@ impl Pump {
                     let io = match small && send.bytes <= most as u64 {
                         true => send_with_end(send, socket, tools, &mut self.warm),
                         false if self.warm.covers(send, most, &mut tools.blind) => {
+                            if !self.corked && send.bytes >= CORK_FROM_BYTES {
+                                self.corked = cork(socket, true);
+                            }
                             send_file(send, socket, most)
                         }
                         false => Io::Cold,
@@ -455,6 +468,11 @@ fn send_with_end(file: &mut Send, socket: BorrowedFd, tools: &mut Tools, warm: &
         file.bytes -= n as u64;
     }
     io
+}
+
+/// Whether the socket is corked now. One that cannot be sends the same bytes.
+fn cork(socket: BorrowedFd, on: bool) -> bool {
+    set_tcp_cork(socket, on).is_ok() && on
 }
 
 fn send_file(send: &mut Send, socket: BorrowedFd, want: usize) -> Io {
