@@ -291,7 +291,7 @@ fn one_failure_does_not_keep_the_others_from_coming(site: &Site) {
     let mut args: Vec<&dyn AsRef<OsStr>> = vec![&"download", &"-t", &".", &"/pub/tree/none"];
     args.extend(names.iter().map(|name| name as &dyn AsRef<OsStr>));
     let done = site.haul(&args).expect(1);
-    for part in ["/pub/tree/none", "/pub/tree/3: a local file"] {
+    for part in ["/pub/tree/none", "/pub/tree/3 to ./3: a local file"] {
         assert!(done.stderr.contains(part), "{part} in {}", done.stderr);
     }
     assert_eq!(fs::read(site.local("3")).unwrap(), b"mine");
