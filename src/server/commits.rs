@@ -263,7 +263,7 @@ impl Thread {
     /// Does what is ordered, and whatever else is there by then.
     fn serve(&mut self, first: Order) -> Result<(), Gone> {
         let mut next = Some(first);
-        while let Some(order) = next.take().or_else(|| self.orders.try_recv().ok()) {
+        while let Some(order) = next.take().or_else(|| self.waiting()) {
             match order {
                 Order::WriteBack(id, number, part) => {
                     self.settle()?;
@@ -273,13 +273,13 @@ impl Thread {
                 Order::Commit(client, upload, how) => {
                     let (mut clients, mut batch) = (vec![client], vec![(*upload, how)]);
                     while batch.len() < self.batch_max && next.is_none() {
-                        match self.orders.try_recv() {
-                            Ok(Order::Commit(client, upload, how)) => {
+                        match self.waiting() {
+                            Some(Order::Commit(client, upload, how)) => {
                                 clients.push(client);
                                 batch.push((*upload, how));
                             }
-                            Ok(other) => next = Some(other),
-                            Err(_) => break,
+                            Some(other) => next = Some(other),
+                            None => break,
                         }
                     }
                     self.commit(clients, batch)?;
@@ -290,11 +290,22 @@ impl Thread {
         self.settle()
     }
 
+    /// The next order, if there is one. Where the reactor has the same core and something to do, it has
+    /// its turn first: it may bring some, and nobody waits for that.
+    fn waiting(&self) -> Option<Order> {
+        self.orders.try_recv().ok().or_else(|| {
+            thread::yield_now();
+            self.orders.try_recv().ok()
+        })
+    }
+
     /// Leaves a batch unsettled, after the one before it.
     fn commit(&mut self, clients: Vec<Client>, batch: Vec<(Upload, Publish)>) -> Result<(), Gone> {
         let files = batch.len();
         let together = files > 1 && self.costs.favour_together(files) && self.dirty.is_little();
-        if !together {
+        // To sync one small file takes the names along as well as to sync them all does.
+        let is_quick = together || (files == 1 && self.batch_max > 1);
+        if !is_quick {
             self.settle()?;
         }
         let begin = Instant::now();
