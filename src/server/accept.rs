@@ -9,6 +9,7 @@ use mio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
 
 use super::conn::Conn;
+use super::passive::Pair;
 use super::siblings::Siblings;
 use super::{Id, Server, Shared, Socket, guarded, queue};
 use crate::session::Session;
@@ -129,7 +130,7 @@ impl Server {
     }
 
     pub(super) fn accept_data(&mut self) {
-        let (mut changed, mut left) = (false, ACCEPTS_PER_TURN);
+        let mut left = ACCEPTS_PER_TURN;
         while let Some(place) = self.passive_ready.pop() {
             loop {
                 if left == 0 {
@@ -138,10 +139,7 @@ impl Server {
                 }
                 left -= 1;
                 match self.shared.passive.ports()[place].listener.accept() {
-                    Ok((stream, peer)) => {
-                        changed = true;
-                        self.hand_over(place, stream, peer);
-                    }
+                    Ok((stream, peer)) => self.hand_over(place, stream, peer),
                     Err(error) => match accept_failed(&error) {
                         AcceptFailed::Nobody => {
                             self.shared.passive.ports()[place].ready = false;
@@ -159,31 +157,31 @@ impl Server {
                 break;
             }
         }
-        if changed {
-            self.retry_waiting();
-        }
     }
 
     /// A stranger's connection is closed; its owner goes on waiting.
     fn hand_over(&mut self, place: usize, stream: TcpStream, peer: SocketAddr) {
-        match self.shared.passive.claim(place, peer.ip().to_canonical()) {
-            Some(id) => self.with(id, |conn, shared| conn.data_arrived(stream, shared)),
+        let client = peer.ip().to_canonical();
+        match self.shared.passive.claim(place, client) {
+            Some(id) => {
+                self.with(id, |conn, shared| conn.data_arrived(stream, shared));
+                let bind = self.shared.passive.ports()[place].bind();
+                self.retry_waiting((bind, client));
+            }
             None => log::debug!("a data connection from {peer} that nobody waits for"),
         }
     }
 
-    pub(super) fn retry_waiting(&mut self) {
-        for _ in 0..self.shared.waiting.len() {
-            let Some(id) = self.shared.waiting.pop_front() else {
-                return;
-            };
-            let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) else {
-                continue;
-            };
-            match guarded::with(conn, &mut self.shared, Conn::retry_listening) {
-                Some(false) => self.shared.waiting.push_back(id),
-                Some(true) | None => queue(&mut self.ready, conn),
+    /// Has those look again for a slot who wait for the same ones, as long as there are any.
+    pub(super) fn retry_waiting(&mut self, pair: Pair) {
+        while let Some(id) = self.shared.passive.first_waiting(pair) {
+            if let Some(conn) = self.conns.get_mut(id.key).filter(|conn| conn.id == id) {
+                match guarded::with(conn, &mut self.shared, Conn::retry_listening) {
+                    Some(false) => return,
+                    Some(true) | None => queue(&mut self.ready, conn),
+                }
             }
+            self.shared.passive.forget_first(pair);
         }
     }
 }

@@ -479,7 +479,8 @@ impl Conn {
                 if address.is_none() {
                     let wait = shared.world.config.limits.passive_wait;
                     self.listening_until = Some(shared.now + wait);
-                    shared.waiting.push_back(self.id);
+                    let pair = (self.bind, self.session.peer().ip());
+                    shared.passive.wait(pair, self.id);
                     return None;
                 }
                 Some(Input::Listening(address))

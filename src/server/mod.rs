@@ -37,7 +37,7 @@ mod tls;
 mod uploads;
 pub mod walls;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -182,8 +182,6 @@ struct Shared {
     outputs: Buffers,
     tools: Tools,
     random: Random,
-    /// Connections that wait for a passive port, in the order in which they asked.
-    waiting: VecDeque<Id>,
     actions: Vec<Action>,
     now: Instant,
     wall_s: i64,
@@ -236,6 +234,8 @@ pub struct Server {
     ready: Ready,
     passive_ready: Vec<usize>,
     accept_retry: Option<Instant>,
+    /// When those who wait for a passive port look again, if nobody tells them before.
+    waiting_retry: Instant,
     /// Descriptors have run out, and that has been logged.
     short: bool,
     dead: Vec<usize>,
@@ -328,9 +328,11 @@ impl Server {
             Stopping::Draining(until) | Stopping::Ending(until) => Some(until),
             Stopping::No | Stopping::Now => None,
         };
-        let waiting = !self.shared.waiting.is_empty();
         [
-            waiting.then(|| self.shared.now + WAITING_RETRY),
+            self.shared
+                .passive
+                .is_awaited()
+                .then_some(self.waiting_retry),
             self.timers.next(),
             self.shared.lingering.next(),
             self.accept_retry,
@@ -522,8 +524,12 @@ impl Server {
                 None => {}
             }
         }
-        if !self.shared.waiting.is_empty() {
-            self.retry_waiting();
+        // Slots become free by and by, too, when they have rested.
+        if self.shared.passive.is_awaited() && self.waiting_retry <= now {
+            self.waiting_retry = now + WAITING_RETRY;
+            for pair in self.shared.passive.pairs() {
+                self.retry_waiting(pair);
+            }
         }
     }
 

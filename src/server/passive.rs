@@ -4,7 +4,7 @@
 //! that address belongs to the slot's owner; from any other address it is a stranger's. What the
 //! protocol says about that is known elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -21,10 +21,15 @@ const BACKLOG: i32 = 128;
 pub struct Passive {
     ports: Vec<Port>,
     slots: HashMap<(usize, IpAddr), Slot>,
+    waiting: HashMap<Pair, VecDeque<Id>>,
     sweep_at_slots: usize,
     keeps: Duration,
     rests: Duration,
 }
+
+/// Where a control connection came to, and from where: these share the slots, so if there is none for
+/// one of them, there is none for the next.
+pub type Pair = (IpAddr, IpAddr);
 
 /// One listener.
 #[derive(Debug)]
@@ -42,6 +47,13 @@ struct Slot {
     owner: Id,
     /// After this it is abandoned, and after a rest free.
     until: Instant,
+}
+
+impl Port {
+    /// The address that it listens at.
+    pub fn bind(&self) -> IpAddr {
+        self.bind
+    }
 }
 
 impl Passive {
@@ -92,6 +104,7 @@ impl Passive {
         Ok(Passive {
             ports,
             slots,
+            waiting: HashMap::new(),
             sweep_at_slots: 1024,
             keeps,
             rests,
@@ -140,6 +153,37 @@ impl Passive {
             self.sweep_at_slots = (self.slots.len() * 2).max(1024);
         }
         Some((place, self.ports[place].port))
+    }
+
+    /// `id` found no slot, and is told when it is its turn to look again.
+    pub fn wait(&mut self, pair: Pair, id: Id) {
+        self.waiting.entry(pair).or_default().push_back(id);
+    }
+
+    /// Whether somebody waits for a slot.
+    pub fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Those who wait, each pair once.
+    pub fn pairs(&self) -> Vec<Pair> {
+        self.waiting.keys().copied().collect()
+    }
+
+    /// Who has waited longest.
+    pub fn first_waiting(&self, pair: Pair) -> Option<Id> {
+        self.waiting.get(&pair)?.front().copied()
+    }
+
+    /// That one waits no more.
+    pub fn forget_first(&mut self, pair: Pair) {
+        let Some(waiting) = self.waiting.get_mut(&pair) else {
+            return;
+        };
+        waiting.pop_front();
+        if waiting.is_empty() {
+            self.waiting.remove(&pair);
+        }
     }
 
     /// The owner waits for its connection until then. False: it was too late, and somebody else has
@@ -193,6 +237,25 @@ mod tests {
             assert_eq!(again, Some(first));
         }
         assert_eq!(passive.slots.len(), 1);
+    }
+
+    #[test]
+    fn who_waits_for_the_same_slots_waits_in_line() {
+        let mut passive = passive(1);
+        let (here, there) = ((HOME, HOME), (HOME, "127.0.0.2".parse().unwrap()));
+        for (pair, key) in [(here, 1), (there, 2), (here, 3)] {
+            passive.wait(pair, id(key));
+        }
+        assert_eq!(passive.pairs().len(), 2);
+        assert_eq!(passive.first_waiting(here), Some(id(1)));
+        passive.forget_first(here);
+        assert_eq!(passive.first_waiting(here), Some(id(3)));
+        passive.forget_first(here);
+        passive.forget_first(here);
+        assert_eq!(passive.first_waiting(here), None);
+        assert_eq!(passive.first_waiting(there), Some(id(2)));
+        passive.forget_first(there);
+        assert!(!passive.is_awaited());
     }
 
     #[test]

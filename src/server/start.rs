@@ -1,6 +1,6 @@
 //! From a [`Config`] to a server that has its listeners open, or to one sentence why not.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::RandomState;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -193,7 +193,6 @@ impl Server {
                 key: RandomState::new(),
                 count: 0,
             },
-            waiting: VecDeque::new(),
             actions: Vec::new(),
             now: Instant::now(),
             wall_s: 0,
@@ -218,6 +217,7 @@ impl Server {
             ready: Ready::default(),
             passive_ready: Vec::new(),
             accept_retry: None,
+            waiting_retry: Instant::now(),
             short: false,
             dead: Vec::new(),
             counts,
