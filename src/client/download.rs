@@ -347,11 +347,11 @@ fn link(target: &Dir, local: &[u8], to: &[u8], replaces: bool) -> Result<bool, E
         return Ok(false);
     }
     incoming::check_free(&dir, &name, replaces)?;
-    if replaces && dir.stat(&name).is_ok_and(|there| there.is_some()) {
-        dir.remove_file(&name).map_err(|e| Error::local(&e))?;
-    }
-    symlinkat(&to, &dir, &name).map_err(|e| Error::local(&e.into()))?;
-    Ok(true)
+    let made = match replaces {
+        true => incoming::put_link(&dir, &name, &to),
+        false => symlinkat(&to, &dir, &name).map_err(Into::into),
+    };
+    made.map(|()| true).map_err(|e| Error::local(&e))
 }
 
 #[cfg(test)]

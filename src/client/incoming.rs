@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, flock, renameat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, flock, renameat, symlinkat};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -190,14 +190,30 @@ impl Incoming {
 /// A name that nobody has, made anew.
 fn fresh(dir: &Dir, name: &OsStr) -> Result<(OsString, File), Error> {
     loop {
-        let tag = format!("{:016x}", RandomState::new().hash_one(0));
-        let temporary = temporary_name(name.as_bytes(), &tag);
+        let temporary = random_name(name);
         match interrupt::create(dir, &temporary, || dir.open_file(&temporary, true)) {
             Ok(file) => return Ok((temporary, file)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(Error::local(&e).about("cannot create a file there")),
         }
     }
+}
+
+fn random_name(name: &OsStr) -> OsString {
+    let tag = format!("{:016x}", RandomState::new().hash_one(0));
+    temporary_name(name.as_bytes(), &tag)
+}
+
+/// Makes a link to `to` in one step, in the place of whatever file has the name.
+///
+/// # Errors
+/// As of symlink and rename; what had the name still has it.
+pub fn put_link(dir: &Dir, name: &OsStr, to: &Path) -> io::Result<()> {
+    let temporary = random_name(name);
+    symlinkat(to, dir, &temporary)?;
+    Ok(renameat(dir, &temporary, dir, name).inspect_err(|_| {
+        let _ = dir.remove_file(&temporary);
+    })?)
 }
 
 /// The name of that version, with what an earlier attempt has left.

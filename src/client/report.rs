@@ -138,7 +138,7 @@ impl Report {
     }
 
     fn complain(&self, state: &mut State, error: Error) {
-        if state.asked == 1 && state.failed == 1 {
+        if state.asked == 1 && state.failed == 1 && state.files == 0 {
             // The only one: it is the command's own error.
             state.first = Some(error);
             return;

@@ -555,6 +555,19 @@ fn links_stay_inside_or_are_skipped() {
         Path::new("file")
     );
     assert!(fs::symlink_metadata(site.local("back/out")).is_err());
+    // A link takes the place of a file only when told to, and leaves nothing beside it.
+    put(&site.local("t"), "inside", b"mine", MADE_S);
+    let again: &[&dyn AsRef<OsStr>] = &[&"download", &"-r", &"/pub/t", &"."];
+    let done = site.haul(again).expect(1);
+    let why = "--force replaces it";
+    assert!(done.stderr.contains(why), "{}", done.stderr);
+    assert_eq!(fs::read(site.local("t/inside")).unwrap(), b"mine");
+    site.haul(&[again, &[&"--force"]].concat()).ok();
+    assert_eq!(
+        fs::read_link(site.local("t/inside")).unwrap(),
+        Path::new("file")
+    );
+    assert_eq!(fs::read_dir(site.local("t")).unwrap().count(), 2);
 
     symlink("loop", site.local("back/loop")).unwrap();
     symlink("..", site.local("back/up")).unwrap();
