@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
@@ -20,6 +20,8 @@ const BACKLOG: i32 = 128;
 #[derive(Debug)]
 pub struct Passive {
     ports: Vec<Port>,
+    /// Which of them listen at an address.
+    places: HashMap<IpAddr, Range<usize>>,
     slots: HashMap<(usize, IpAddr), Slot>,
     waiting: HashMap<Pair, VecDeque<Id>>,
     sweep_at_slots: usize,
@@ -69,7 +71,7 @@ impl Passive {
         keeps: Duration,
         rests: Duration,
     ) -> io::Result<Passive> {
-        let mut ports = Vec::new();
+        let (mut ports, mut places) = (Vec::new(), HashMap::new());
         // A port of the range on `0.0.0.0` would be in the way of the same on `[::]`.
         let v6_only = range.is_some() && addresses.iter().any(IpAddr::is_ipv4);
         for &bind in addresses {
@@ -99,10 +101,12 @@ impl Passive {
                 }
                 log::warn!("some passive ports on {bind} are not to be had: {error}");
             }
+            places.insert(bind, before..ports.len());
         }
         let slots = HashMap::new();
         Ok(Passive {
             ports,
+            places,
             slots,
             waiting: HashMap::new(),
             sweep_at_slots: 1024,
@@ -135,14 +139,11 @@ impl Passive {
             slot.until = until;
             return Some((place, self.ports[place].port));
         }
-        let first = self.ports.iter().position(|port| port.bind == bind)?;
-        let count = self.ports[first..]
-            .iter()
-            .take_while(|port| port.bind == bind)
-            .count();
+        let places = self.places.get(&bind).filter(|it| !it.is_empty())?;
+        let count = places.len();
         let offset = (random % count as u64) as usize;
         let place = (0..count)
-            .map(|n| first + (offset + n) % count)
+            .map(|n| places.start + (offset + n) % count)
             .find(|&place| {
                 let slot = self.slots.get(&(place, client));
                 slot.is_none_or(|slot| slot.until + self.rests <= now)
