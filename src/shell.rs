@@ -34,6 +34,8 @@ pub fn completions(shell: Shell, mut command: Command) -> Vec<u8> {
 /// # Errors
 /// Standard output or the directory cannot be written.
 pub fn man(command: Command, into: Option<&Path>) -> io::Result<()> {
+    // `haul help` has no page of its own, in either form.
+    let command = command.disable_help_subcommand(true);
     match into {
         None => {
             let mut page = Vec::new();
