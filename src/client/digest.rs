@@ -1,6 +1,5 @@
 //! Digests of both sides: HASH where the server has it, otherwise the older verbs.
 
-use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::time::Duration;
 
@@ -52,33 +51,26 @@ pub struct Asking {
 /// # Errors
 /// The connection broke.
 pub fn asking(c: &mut Connection) -> Result<Option<Asking>, Error> {
-    let known = |name: &str| c.features.digests.iter().any(|d| d == name);
+    let offered = &c.features.digests;
     let older = [
         ("XSHA256", Algorithm::Sha256),
         ("XMD5", Algorithm::Md5),
         ("XCRC", Algorithm::Crc32),
-    ];
-    let older = older
-        .into_iter()
-        .find(|(verb, _)| known(&verb.to_ascii_lowercase()))
-        .map(|(verb, algorithm)| Asking { verb, algorithm });
-    let hash = c
-        .features
-        .digests
-        .iter()
-        .find_map(|d| d.strip_prefix("hash "));
-    let named = [
+    ]
+    .into_iter()
+    .find(|(verb, _)| offered.contains(&verb.to_ascii_lowercase()))
+    .map(|(verb, algorithm)| Asking { verb, algorithm });
+    let hash = offered.iter().find_map(|d| d.strip_prefix("hash "));
+    let offered = [
         ("SHA-256", Algorithm::Sha256),
         ("MD5", Algorithm::Md5),
         ("CRC32", Algorithm::Crc32),
-    ];
-    let offered = hash.and_then(|names| {
-        let bare = |offered: &str| offered.strip_suffix('*').unwrap_or(offered).to_owned();
-        let mut names = names.split(';').map(bare);
-        let names: Vec<String> = names.by_ref().collect();
-        named
-            .into_iter()
-            .find(|(name, _)| names.contains(&name.to_ascii_lowercase()))
+    ]
+    .into_iter()
+    .find(|(name, _)| {
+        // The star marks what is chosen already.
+        let mut names = hash.unwrap_or_default().split(';');
+        names.any(|it| it.trim_end_matches('*').eq_ignore_ascii_case(name))
     });
     let Some((name, algorithm)) = offered else {
         return Ok(older);
@@ -90,8 +82,10 @@ pub fn asking(c: &mut Connection) -> Result<Option<Asking>, Error> {
         }
         c.has_hash = true;
     }
-    let verb = "HASH";
-    Ok(Some(Asking { verb, algorithm }))
+    Ok(Some(Asking {
+        verb: "HASH",
+        algorithm,
+    }))
 }
 
 /// The digest in an answer.
@@ -113,41 +107,27 @@ pub fn digest_in(reply: &Reply, asking: Asking) -> Option<String> {
     Some(format!("{digest:0>digits$}"))
 }
 
-/// Asks for the digests of files, none longer than `bytes_max`. `take` gets the place of each file
-/// and `None` where the server does not say it.
+/// The digests of remote files, none longer than `bytes_max`; `None` for those of which the server
+/// does not say it.
 ///
 /// # Errors
 /// The connection broke.
 pub fn of_remote(
     c: &mut Connection,
     asking: Asking,
-    files: &mut dyn Iterator<Item = Vec<u8>>,
+    paths: &[Vec<u8>],
     bytes_max: u64,
-    take: &mut dyn FnMut(usize, Option<String>),
-) -> Result<(), Error> {
+) -> Result<Vec<Option<String>>, Error> {
     let usual = patient(c, bytes_max);
-    let mut unsent = Vec::new();
-    let mut files = files.enumerate();
-    let mut next = |c: &mut Connection, out: &mut Vec<u8>| {
-        loop {
-            let (at, path) = files.next()?;
-            match c.line(asking.verb, Some(&path)) {
-                Ok(line) => {
-                    out.extend_from_slice(&line);
-                    return Some(at);
-                }
-                Err(_) => unsent.push(at),
-            }
-        }
-    };
-    let mut answered = |at, reply: Reply| take(at, digest_in(&reply, asking));
-    let asked = pipeline::commands(c, &mut VecDeque::new(), &mut next, &mut answered);
+    let mut digests = vec![None; paths.len()];
+    let asked = pipeline::each(c, paths, |_| asking.verb, &mut |at, reply| {
+        digests[at] = reply.ok().and_then(|reply| digest_in(&reply, asking));
+    });
     c.set_timeout(usual);
-    unsent.into_iter().for_each(|at| take(at, None));
-    asked
+    asked.map(|()| digests)
 }
 
-/// The digest of one remote file.
+/// The digest of a remote file of `bytes` bytes.
 ///
 /// # Errors
 /// The connection broke.
@@ -157,12 +137,8 @@ pub fn of_one(
     path: &[u8],
     bytes: u64,
 ) -> Result<Option<String>, Error> {
-    let mut found = None;
-    let mut files = std::iter::once(path.to_vec());
-    of_remote(c, asking, &mut files, bytes, &mut |_, digest| {
-        found = digest
-    })?;
-    Ok(found)
+    let digests = of_remote(c, asking, &[path.to_vec()], bytes)?;
+    Ok(digests.into_iter().next().flatten())
 }
 
 /// What the server answers when it is asked for the digest of a file of `bytes` bytes.

@@ -100,6 +100,39 @@ pub fn commands<T>(
     }
 }
 
+/// Sends one command for each path, `verb` by its place, and hands on the reply, or why its line
+/// could not be sent.
+///
+/// # Errors
+/// The connection broke.
+pub fn each(
+    c: &mut Connection,
+    paths: &[Vec<u8>],
+    verb: impl Fn(usize) -> &'static str,
+    answer: &mut dyn FnMut(usize, Result<Reply, Error>),
+) -> Result<(), Error> {
+    let mut unsent = Vec::new();
+    let mut places = 0..paths.len();
+    let mut next = |c: &mut Connection, out: &mut Vec<u8>| {
+        loop {
+            let at = places.next()?;
+            match c.line(verb(at), Some(&paths[at])) {
+                Ok(line) => {
+                    out.extend_from_slice(&line);
+                    return Some(at);
+                }
+                Err(error) => unsent.push((at, error)),
+            }
+        }
+    };
+    let mut answered = |at, reply| answer(at, Ok(reply));
+    let done = commands(c, &mut VecDeque::new(), &mut next, &mut answered);
+    for (at, error) in unsent {
+        answer(at, Err(error));
+    }
+    done
+}
+
 /// Reads the reply to the oldest command.
 fn take<T>(
     c: &mut Connection,

@@ -3,14 +3,13 @@
 //! What is there already, or gone already, is as it should be: so both can be done again behind a
 //! broken connection.
 
-use std::collections::VecDeque;
-
 use crate::proto::facts::Kind;
 
 use super::connection::Connection;
 use super::error::Error;
+use super::listing;
+use super::pipeline::each;
 use super::reply::Reply;
-use super::{listing, pipeline};
 
 /// What became of one name of a list, by its place.
 pub type Outcome<'a> = dyn FnMut(usize, Result<(), Error>) + 'a;
@@ -79,33 +78,4 @@ pub fn remove(
         }
     }
     Ok(())
-}
-
-/// One command for each path.
-fn each(
-    c: &mut Connection,
-    paths: &[Vec<u8>],
-    verb: impl Fn(usize) -> &'static str,
-    answer: &mut dyn FnMut(usize, Result<Reply, Error>),
-) -> Result<(), Error> {
-    let mut unsent = Vec::new();
-    let mut places = 0..paths.len();
-    let mut next = |c: &mut Connection, out: &mut Vec<u8>| {
-        loop {
-            let at = places.next()?;
-            match c.line(verb(at), Some(&paths[at])) {
-                Ok(line) => {
-                    out.extend_from_slice(&line);
-                    return Some(at);
-                }
-                Err(error) => unsent.push((at, error)),
-            }
-        }
-    };
-    let mut answered = |at, reply| answer(at, Ok(reply));
-    let done = pipeline::commands(c, &mut VecDeque::new(), &mut next, &mut answered);
-    for (at, error) in unsent {
-        answer(at, Err(error));
-    }
-    done
 }

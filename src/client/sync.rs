@@ -303,8 +303,9 @@ impl Synchronize {
             .iter()
             .filter_map(|&(at, _)| here.entries[at].bytes)
             .max();
-        let mut theirs: Vec<Option<String>> = Vec::new();
-        let asking = retried(client, report, |c| {
+        let path = |&(_, at): &(usize, usize)| joined(base, &there.entries[at].path);
+        let paths: Vec<Vec<u8>> = pairs.iter().map(path).collect();
+        let (asking, theirs) = retried(client, report, |c| {
             let Some(asking) = digest::asking(c)? else {
                 return Err(Error::new(
                     Exit::Differ,
@@ -312,21 +313,8 @@ impl Synchronize {
                      compare by length and time",
                 ));
             };
-            theirs = vec![None; pairs.len()];
-            let paths = pairs
-                .iter()
-                .map(|&(_, at)| joined(base, &there.entries[at].path));
-            let mut paths = paths.collect::<Vec<_>>().into_iter();
-            digest::of_remote(
-                c,
-                asking,
-                &mut paths,
-                bytes_max.unwrap_or(0),
-                &mut |at, it| {
-                    theirs[at] = it;
-                },
-            )?;
-            Ok(asking)
+            let digests = digest::of_remote(c, asking, &paths, bytes_max.unwrap_or(0))?;
+            Ok((asking, digests))
         })?;
         let mut same = std::collections::HashSet::new();
         let mut other = Vec::new();
