@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::proto::upload::hex;
 
 use super::connection::Connection;
-use super::error::Error;
+use super::error::{Error, Exit};
 use super::pipeline;
 use super::reply::Reply;
 
@@ -139,6 +139,61 @@ pub fn of_one(
 ) -> Result<Option<String>, Error> {
     let digests = of_remote(c, asking, &[path.to_vec()], bytes)?;
     Ok(digests.into_iter().next().flatten())
+}
+
+/// Compares a copy of `bytes` bytes with what the server has as `path`; false: the server gives no
+/// digest of it, so nobody knows.
+///
+/// # Errors
+/// [`Exit::Differ`] if they are not the same; the connection broke, or reading fails.
+pub fn confirm(
+    c: &mut Connection,
+    path: &[u8],
+    copy: &mut dyn Read,
+    bytes: u64,
+) -> Result<bool, Error> {
+    let Some(asking) = asking(c)? else {
+        return Ok(false);
+    };
+    let Some(theirs) = of_one(c, asking, path, bytes)? else {
+        return Ok(false);
+    };
+    match of_local(asking.algorithm, copy, bytes)? == theirs {
+        true => Ok(true),
+        false => Err(differs()),
+    }
+}
+
+/// `--verify`: as [`confirm`], but the server has to give a digest.
+///
+/// # Errors
+/// [`Exit::Differ`] also if it gives none.
+pub fn verify(
+    c: &mut Connection,
+    path: &[u8],
+    copy: &mut dyn Read,
+    bytes: u64,
+) -> Result<(), Error> {
+    match confirm(c, path, copy, bytes)? {
+        true => Ok(()),
+        false => Err(no_digest()),
+    }
+}
+
+/// `--verify` where it cannot be done.
+pub fn no_digest() -> Error {
+    Error::new(
+        Exit::Differ,
+        "the server gives no digest of it, so --verify cannot tell whether it is the same",
+    )
+}
+
+/// The two sides are not the same.
+pub fn differs() -> Error {
+    Error::new(
+        Exit::Differ,
+        "the digests differ: the copy is not what was sent; try again",
+    )
 }
 
 /// What the server answers when it is asked for the digest of a file of `bytes` bytes.

@@ -51,7 +51,7 @@ fn replaces(work: &Work) -> bool {
 /// The connection broke; what did not come is in the queue again.
 pub fn small(work: &Work, c: &mut Connection) -> Result<(), Error> {
     let asking = match work.options.verify {
-        true => Some(digest::asking(c)?.ok_or_else(resume::no_digest)?),
+        true => Some(digest::asking(c)?.ok_or_else(digest::no_digest)?),
         false => None,
     };
     let mut places = Places::default();
@@ -150,21 +150,21 @@ impl Bodies<u32> for Store<'_> {
     fn end(&mut self, at: u32, mut sink: Incoming, bytes: u64, said: Said) {
         let work = self.work;
         let item = work.item(at);
-        let mut finish = || {
+        let mut compare = || {
             if let Some(asking) = self.asking {
                 let theirs = said.digest.as_ref();
                 let theirs = theirs.and_then(|reply| digest::digest_in(reply, asking));
-                let theirs = theirs.ok_or_else(resume::no_digest)?;
+                let theirs = theirs.ok_or_else(digest::no_digest)?;
                 if digest::of_local(asking.algorithm, sink.content()?, bytes)? != theirs {
                     sink.discard();
-                    return Err(resume::differs());
+                    return Err(digest::differs());
                 }
             }
             Ok(())
         };
-        let finished = finish();
+        let compared = compare();
         let finished =
-            finished.and_then(|()| sink.publish(item.modify_s.or(said.modify_s), item.mode));
+            compared.and_then(|()| sink.publish(item.modify_s.or(said.modify_s), item.mode));
         match finished {
             Ok(()) => work.done(at, bytes),
             Err(error) => work.failed(at, error),
@@ -217,12 +217,7 @@ pub fn single(work: &Work, c: &mut Connection, at: u32) -> Result<(), Error> {
     let done = transfer::download(c, &remote, None, &mut incoming, &mut progress)
         .map_err(|error| explained(c, &remote, error))?;
     if work.options.verify {
-        let asking = digest::asking(c)?.ok_or_else(resume::no_digest)?;
-        let theirs = digest::of_one(c, asking, &remote, done.bytes)?;
-        let theirs = theirs.ok_or_else(resume::no_digest)?;
-        if digest::of_local(asking.algorithm, incoming.content()?, done.bytes)? != theirs {
-            return Err(resume::differs());
-        }
+        digest::verify(c, &remote, incoming.content()?, done.bytes)?;
     }
     incoming.publish(done.modify_s.or(item.modify_s), item.mode)?;
     work.done(at, done.bytes);

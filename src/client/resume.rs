@@ -21,8 +21,8 @@ use super::local::Source;
 use super::progress::Progress;
 use super::transfer::{self, Rest, size_of};
 
-/// Sends a large file. `sent_before` is how much of the same file this program has sent to this name
-/// in an attempt that broke off; `sent` grows with what is known to be on its way.
+/// Sends a large file, and returns its length. `sent_before` is how much of the same file this
+/// program may have sent to this name in an attempt that broke off.
 ///
 /// # Errors
 /// As [`transfer::upload`].
@@ -150,51 +150,14 @@ pub fn download(
         }
     }
     if from > 0 || verifies {
-        compare(c, path, &mut incoming, version.bytes, verifies)?;
+        let compared = digest::confirm(c, path, incoming.content()?, version.bytes);
+        if matches!(&compared, Err(error) if error.exit == Exit::Differ) {
+            incoming.discard();
+        }
+        if !compared? && verifies {
+            return Err(digest::no_digest());
+        }
     }
     incoming.publish(Some(version.modify_s), mode)?;
     Ok(version.bytes)
-}
-
-/// Compares what came with what the server has.
-fn compare(
-    c: &mut Connection,
-    path: &[u8],
-    incoming: &mut Incoming,
-    bytes: u64,
-    must: bool,
-) -> Result<(), Error> {
-    let asking = digest::asking(c)?;
-    let theirs = match asking {
-        Some(asking) => digest::of_one(c, asking, path, bytes)?,
-        None => None,
-    };
-    let (Some(asking), Some(theirs)) = (asking, theirs) else {
-        return match must {
-            true => Err(no_digest()),
-            false => Ok(()),
-        };
-    };
-    let mine = digest::of_local(asking.algorithm, incoming.content()?, bytes)?;
-    if mine != theirs {
-        incoming.discard();
-        return Err(differs());
-    }
-    Ok(())
-}
-
-/// `--verify` where it cannot be done.
-pub fn no_digest() -> Error {
-    Error::new(
-        Exit::Differ,
-        "the server gives no digest of it, so --verify cannot tell whether it is the same",
-    )
-}
-
-/// `--verify` has found something.
-pub fn differs() -> Error {
-    Error::new(
-        Exit::Differ,
-        "the digests differ: the copy is not what was sent; try again",
-    )
 }

@@ -123,7 +123,7 @@ fn message(work: &Work, c: &Connection, at: u32, out: &mut Vec<u8>) -> Result<Op
         ..source.facts
     };
     if work.options.verify && !c.features.upload.is_some_and(|takes| takes.sha256) {
-        return Err(resume::no_digest());
+        return Err(digest::no_digest());
     }
     let line = transfer::upload_line(c, &remote, bytes, true, facts)?;
     out.extend_from_slice(&line);
@@ -197,39 +197,18 @@ pub fn single(work: &Work, c: &mut Connection, at: u32) -> Result<(), Error> {
         .report
         .board
         .file(&shown(&work.local(at)), source.bytes_min);
-    let before = work.sent(at);
-    if work.is_again(at) || source.bytes_min > IMMEDIATE_BYTES_MAX {
-        work.note_sent(at, source.bytes_min);
-        let sent = resume::upload(c, &remote, &mut source, before, &mut progress)?;
-        verify(work, c, &remote, &mut source, sent)?;
-        work.done(at, sent);
-        return Ok(());
+    let (before, bytes) = (work.sent(at), source.bytes_min);
+    work.note_sent(at, bytes);
+    let sent = if work.is_again(at) || bytes > IMMEDIATE_BYTES_MAX {
+        resume::upload(c, &remote, &mut source, before, &mut progress)?
+    } else {
+        let (file, facts) = (&mut source.file, source.facts);
+        transfer::upload(c, &remote, 0, file, bytes, facts, &mut progress)?
+    };
+    if work.options.verify {
+        source.rewind()?;
+        digest::verify(c, &remote, &mut source.file, sent)?;
     }
-    work.note_sent(at, source.bytes_min);
-    let (bytes, facts) = (source.bytes_min, source.facts);
-    let sent = transfer::upload(c, &remote, 0, &mut source.file, bytes, facts, &mut progress)?;
-    verify(work, c, &remote, &mut source, sent)?;
     work.done(at, sent);
     Ok(())
-}
-
-/// `--verify`.
-fn verify(
-    work: &Work,
-    c: &mut Connection,
-    remote: &[u8],
-    source: &mut Source,
-    bytes: u64,
-) -> Result<(), Error> {
-    if !work.options.verify {
-        return Ok(());
-    }
-    let asking = digest::asking(c)?.ok_or_else(resume::no_digest)?;
-    let theirs = digest::of_one(c, asking, remote, bytes)?.ok_or_else(resume::no_digest)?;
-    source.rewind()?;
-    let mine = digest::of_local(asking.algorithm, &mut source.file, bytes)?;
-    match mine == theirs {
-        true => Ok(()),
-        false => Err(resume::differs()),
-    }
 }

@@ -70,7 +70,7 @@ struct Queue {
     attempts: HashMap<u32, u32>,
     /// Uploads that were sent and not answered.
     doubtful: HashSet<u32>,
-    /// How far the first attempt at an upload came.
+    /// How many bytes of an upload earlier attempts may have sent.
     sent: HashMap<u32, u64>,
     /// Nothing more can be moved.
     stop: Option<Error>,
@@ -296,12 +296,12 @@ impl<'a> Work<'a> {
         self.queue().small.push_front(at);
     }
 
-    /// How much of it an earlier attempt has sent.
+    /// How many bytes of it an earlier attempt may have sent.
     pub fn sent(&self, at: u32) -> u64 {
         self.queue().sent.get(&at).copied().unwrap_or(0)
     }
 
-    /// An attempt may have sent so much.
+    /// An attempt begins that may send so many bytes.
     pub fn note_sent(&self, at: u32, bytes: u64) {
         self.queue().sent.insert(at, bytes);
     }
