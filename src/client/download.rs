@@ -1,6 +1,6 @@
 //! `download`: names on the command line become a plan. The rules of `cp` for targets live here.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,7 @@ impl Download {
             };
             if let Err(error) = check() {
                 report.expect(1, 0);
-                report.failed(deed("download", remote, None), error);
+                report.failed(Deed::new("download", remote), error);
                 return report.finish("downloaded");
             }
         }
@@ -101,7 +101,7 @@ impl Download {
         }
         report.expect((plan.files.len() + failed.len()) as u64, plan.bytes());
         for (from, error) in failed {
-            report.failed(deed("download", from, None), error);
+            report.failed(Deed::new("download", from), error);
         }
         let target = Dir::open(base)?;
         let way = Way::Down {
@@ -212,7 +212,7 @@ impl Download {
                 out.flush().map_err(|e| Error::local(&e))
             };
             if let Err(error) = bring() {
-                report.failed(deed("download", remote, None), error);
+                report.failed(Deed::new("download", remote), error);
             }
         }
         report.finish("downloaded")
@@ -221,15 +221,6 @@ impl Download {
 
 fn about(error: Error, remote: &[u8]) -> Error {
     error.about(format_args!("cannot download {}", shown(remote)))
-}
-
-fn deed<'a>(verb: &'a str, from: &'a [u8], to: Option<&'a [u8]>) -> Deed<'a> {
-    Deed {
-        verb,
-        from,
-        to,
-        bytes: None,
-    }
 }
 
 /// Where the copy of `remote` goes.
@@ -311,14 +302,13 @@ pub fn carry_out(
     for item in twice {
         let name = plan.remote(item.pair, &item.path);
         let error = Error::new(Exit::Local, "two files would get the same name");
-        report.failed(deed("download", &name, None), error);
+        report.failed(Deed::new("download", &name), error);
     }
     for (pair, path) in &plan.dirs {
         let local = plan.local(*pair, path);
         let shown_path = joined(&shown_base, &local);
-        match target.made_below(&local) {
-            Ok(_) => {}
-            Err(error) => report.failed(deed("mkdir", &shown_path, None), error),
+        if let Err(error) = target.made_below(&local) {
+            report.failed(Deed::new("mkdir", &shown_path), error);
         }
     }
     if !plan.files.is_empty() {
@@ -327,7 +317,10 @@ pub fn carry_out(
     for (pair, path, to) in &plan.links {
         let local = plan.local(*pair, path);
         let shown_path = joined(&shown_base, &local);
-        let deed = deed("link", &shown_path, Some(to));
+        let deed = Deed {
+            to: Some(to),
+            ..Deed::new("link", &shown_path)
+        };
         match link(&target, &local, to, replaces) {
             Ok(true) => report.done(deed),
             Ok(false) => {}
@@ -341,7 +334,7 @@ pub fn carry_out(
 fn link(target: &Dir, local: &[u8], to: &[u8], replaces: bool) -> Result<bool, Error> {
     let name = last_component(local).ok_or_else(|| Error::usage("it has no name"))?;
     let dir = target.made_below(&local[..local.len() - name.len()])?;
-    let (name, to) = (OsStr::new(&path_of(name)).to_owned(), path_of(to));
+    let (name, to) = (path_of(name).into_os_string(), path_of(to));
     let there = rustix::fs::readlinkat(&dir, &name, Vec::new()).ok();
     if there.is_some_and(|there| there.as_bytes() == bytes_of(to.as_os_str())) {
         return Ok(false);

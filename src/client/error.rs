@@ -92,6 +92,11 @@ impl Error {
         }
     }
 
+    /// Standard output is closed or full.
+    pub fn output(error: &io::Error) -> Error {
+        Error::local(error).about("standard output")
+    }
+
     /// A reply that is not the one hoped for, in the server's own words. A permanent refusal is
     /// about the file; a temporary one is about the transfer.
     pub fn refused(reply: &Reply) -> Error {

@@ -290,18 +290,25 @@ pub fn directory(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Erro
     Ok(dir)
 }
 
-/// Whether the name `path` is taken, by whatever.
+/// `--no-clobber`: whether nothing has the name `path`.
 ///
 /// # Errors
-/// The server does not say for sure, or the connection broke.
-pub fn exists(c: &mut Connection, path: &[u8]) -> Result<bool, Error> {
-    if !c.features.mlst && !c.features.size {
-        return Err(Error::new(
+/// Something has it, the server does not say for sure, or the connection broke.
+pub fn check_free(c: &mut Connection, path: &[u8]) -> Result<(), Error> {
+    let there = match c.features.mlst || c.features.size {
+        true => stat(c, path),
+        false => Err(Error::new(
             Exit::NotFound,
             "this server cannot say whether a name is taken (it has neither MLST nor SIZE)",
-        ));
+        )),
+    };
+    match there.map_err(|e| e.hint("so --no-clobber sends nothing"))? {
+        None => Ok(()),
+        Some(_) => Err(Error::new(
+            Exit::Local,
+            "a remote file of that name exists already (--no-clobber)",
+        )),
     }
-    stat(c, path).map(|entry| entry.is_some())
 }
 
 /// What a walk did not show.

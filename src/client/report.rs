@@ -38,6 +38,18 @@ pub struct Deed<'a> {
     pub bytes: Option<u64>,
 }
 
+impl<'a> Deed<'a> {
+    /// A deed without another name, to something that is no file.
+    pub fn new(verb: &'a str, from: &'a [u8]) -> Deed<'a> {
+        Deed {
+            verb,
+            from,
+            to: None,
+            bytes: None,
+        }
+    }
+}
+
 /// One command's deeds and failures. Several threads may tell.
 pub struct Report {
     style: Style,
@@ -115,6 +127,14 @@ impl Report {
                 state.flush();
             }
             Style::Quiet | Style::Totals => {}
+        }
+    }
+
+    /// Something was done, or was not.
+    pub fn outcome(&self, deed: Deed, outcome: Result<(), Error>) {
+        match outcome {
+            Ok(()) => self.done(deed),
+            Err(error) => self.failed(deed, error),
         }
     }
 
@@ -202,15 +222,13 @@ impl State {
             }
         };
         if let Err(e) = write() {
-            let error = Error::local(&e).about("standard output");
-            self.out_error.get_or_insert(error);
+            self.out_error.get_or_insert(Error::output(&e));
         }
     }
 
     fn flush(&mut self) {
         if let Err(e) = self.out.flush() {
-            let error = Error::local(&e).about("standard output");
-            self.out_error.get_or_insert(error);
+            self.out_error.get_or_insert(Error::output(&e));
         }
     }
 }
@@ -289,12 +307,7 @@ mod tests {
 
     #[test]
     fn the_only_failure_is_the_command_s_own() {
-        let deed = Deed {
-            verb: "upload",
-            from: b"a",
-            to: None,
-            bytes: None,
-        };
+        let deed = Deed::new("upload", b"a");
         let report = Report::new(Style::Quiet, None);
         report.expect(1, 0);
         report.failed(deed, Error::broken("x"));

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::proto::upload::{IMMEDIATE_BYTES_MAX, UploadFacts};
 
 use super::connection::Connection;
-use super::error::{Error, Exit, shown};
+use super::error::{Error, shown};
 use super::local::{self, Source, path_of};
 use super::server::one_line;
 use super::work::{Way, Work};
@@ -66,13 +66,7 @@ pub fn small(work: &Work, c: &mut Connection) -> Result<(), Error> {
 /// `--no-clobber`: takes the files out of the queue whose names are not free. It is asked before
 /// anything is sent without waiting.
 fn leave_taken(work: &Work, c: &mut Connection) -> Result<(), Error> {
-    if !matches!(
-        work.way,
-        Way::Up {
-            no_clobber: true,
-            ..
-        }
-    ) {
+    if replaces(work) {
         return Ok(());
     }
     let asked: Vec<u32> = std::iter::from_fn(|| work.next_small()).collect();
@@ -83,7 +77,7 @@ fn leave_taken(work: &Work, c: &mut Connection) -> Result<(), Error> {
             free.push(at);
             continue;
         }
-        match is_free(work, c, at, &work.remote(at)) {
+        match check_free(work, c, at) {
             Ok(()) => free.push(at),
             Err(error) if c.is_lost() => {
                 free.push(at);
@@ -139,25 +133,23 @@ fn open(work: &Work, at: u32) -> Result<Source, Error> {
     local::source(&path_of(&path), follows || item.path.is_empty())
 }
 
-fn is_free(work: &Work, c: &mut Connection, at: u32, remote: &[u8]) -> Result<(), Error> {
-    if !matches!(
+/// `--no-clobber`: whether the remote name is free. What an attempt before has put there is not in
+/// the way.
+fn check_free(work: &Work, c: &mut Connection, at: u32) -> Result<(), Error> {
+    match replaces(work) || work.is_again(at) {
+        true => Ok(()),
+        false => listing::check_free(c, &work.remote(at)),
+    }
+}
+
+fn replaces(work: &Work) -> bool {
+    !matches!(
         work.way,
         Way::Up {
             no_clobber: true,
             ..
         }
-    ) || work.is_again(at)
-    {
-        return Ok(());
-    }
-    let exists = listing::exists(c, remote);
-    match exists.map_err(|e| e.hint("so --no-clobber sends nothing"))? {
-        false => Ok(()),
-        true => Err(Error::new(
-            Exit::Local,
-            "a remote file of that name exists already (--no-clobber)",
-        )),
-    }
+    )
 }
 
 /// Whether an upload that was not answered is there all the same, with its length and its time.
@@ -188,7 +180,7 @@ pub fn single(work: &Work, c: &mut Connection, at: u32) -> Result<(), Error> {
     let remote = work.remote(at);
     one_line("the remote name", &remote)?;
     let mut source = open(work, at)?;
-    is_free(work, c, at, &remote)?;
+    check_free(work, c, at)?;
     if c.features.upload.is_none() && work.item(at).path.is_empty() {
         // Permissions cost round trips there, and belong to trees.
         source.facts.mode = None;

@@ -21,7 +21,7 @@ const SORTED_BYTES_MAX: usize = 64 << 20;
 /// # Errors
 /// It is closed or full.
 pub fn print(text: impl Display) -> Result<(), Error> {
-    writeln!(stdout(), "{text}").map_err(|e| Error::local(&e).about("standard output"))
+    writeln!(stdout(), "{text}").map_err(|e| Error::output(&e))
 }
 
 /// A name for standard output: escaped for a person, exact for a program.
@@ -75,8 +75,7 @@ fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Erro
             _ => {}
         }
         line.push(b'\n');
-        out.write_all(&line)
-            .map_err(|e| Error::local(&e).about("standard output"))
+        out.write_all(&line).map_err(|e| Error::output(&e))
     };
     let listed = listing::list(c, path, &mut |entry| {
         if !is_plain_name(&entry.name) {
@@ -108,8 +107,7 @@ fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Erro
     for entry in &held {
         show(entry)?;
     }
-    out.flush()
-        .map_err(|e| Error::local(&e).about("standard output"))?;
+    out.flush().map_err(|e| Error::output(&e))?;
     Ok(Exit::Done)
 }
 
@@ -162,11 +160,9 @@ pub fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
             line.extend(printable(target));
         }
         line.push(b'\n');
-        out.write_all(&line)
-            .map_err(|e| Error::local(&e).about("standard output"))
+        out.write_all(&line).map_err(|e| Error::output(&e))
     });
-    out.flush()
-        .map_err(|e| Error::local(&e).about("standard output"))?;
+    out.flush().map_err(|e| Error::output(&e))?;
     let missed = missed.map_err(|e| e.about(what()))?;
     match missed.left_out + missed.dirs.len() as u64 {
         0 => Ok(Exit::Done),
@@ -198,7 +194,7 @@ pub fn hash(client: &mut Client, path: &[u8]) -> Result<(), Error> {
     line.extend(printable(path));
     line.push(b'\n');
     let written = stdout().write_all(&line);
-    written.map_err(|e| Error::local(&e).about("standard output"))
+    written.map_err(|e| Error::output(&e))
 }
 
 /// `stat` of one path.

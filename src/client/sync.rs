@@ -5,6 +5,7 @@
 //! Nothing is removed but with `--delete`, and nothing at all in a directory of the source that was
 //! not seen whole.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -151,12 +152,8 @@ impl Synchronize {
             }
         }
         self.tell_blocked(&changes, &here, &there, &report);
-        let names = |places: &[usize]| -> Vec<(Vec<u8>, bool)> {
-            let entry = |&at: &usize| &there.entries[at];
-            let name = |entry: &scan::Entry| (joined(to, &entry.path), entry.kind == Kind::Dir);
-            places.iter().map(entry).map(name).collect()
-        };
-        let (clear, gone) = (names(&changes.clear), names(&changes.remove));
+        let clear = names(&there, &changes.clear, to);
+        let gone = names(&there, &changes.remove, to);
         if self.dry_run {
             self.tell(&plan, true, &clear, &gone, &report);
             return report.finish("would upload");
@@ -218,12 +215,8 @@ impl Synchronize {
             download::add(&mut plan, pair, entry, self.copy_links, &report);
         }
         self.tell_blocked(&changes, &there, &here, &report);
-        let names = |places: &[usize]| -> Vec<(Vec<u8>, bool)> {
-            let entry = |&at: &usize| &here.entries[at];
-            let name = |entry: &scan::Entry| (entry.path.to_vec(), entry.kind == Kind::Dir);
-            places.iter().map(entry).map(name).collect()
-        };
-        let (clear, gone) = (names(&changes.clear), names(&changes.remove));
+        let clear = names(&here, &changes.clear, b"");
+        let gone = names(&here, &changes.remove, b"");
         if self.dry_run {
             self.tell(&plan, false, &clear, &gone, &report);
             return report.finish("would download");
@@ -316,7 +309,7 @@ impl Synchronize {
             let digests = digest::of_remote(c, asking, &paths, bytes_max.unwrap_or(0))?;
             Ok((asking, digests))
         })?;
-        let mut same = std::collections::HashSet::new();
+        let mut same = HashSet::new();
         let mut other = Vec::new();
         for (&(mine, their), theirs) in pairs.iter().zip(theirs) {
             let bytes = here.entries[mine].bytes.unwrap_or(0);
@@ -371,14 +364,7 @@ impl Synchronize {
         gone: &[(Vec<u8>, bool)],
         report: &Report,
     ) {
-        let tell = |verb, from: &[u8]| {
-            report.done(Deed {
-                verb,
-                from,
-                to: None,
-                bytes: None,
-            });
-        };
+        let tell = |verb, from: &[u8]| report.done(Deed::new(verb, from));
         clear
             .iter()
             .for_each(|(name, _)| tell("would delete", name));
@@ -408,11 +394,11 @@ impl Synchronize {
         if names.is_empty() {
             return Ok(());
         }
-        let mut told = std::collections::HashSet::new();
+        let mut told = HashSet::new();
         retried(client, report, |c| {
             remote::remove(c, names, &mut |at, removed| {
                 if told.insert(at) {
-                    tell_removed(report, &names[at].0, removed);
+                    report.outcome(Deed::new("delete", &names[at].0), removed);
                 }
             })
         })
@@ -433,25 +419,20 @@ fn stamps(pair: u32, from: &Found, to: &Found, changes: &Changes, times: Times) 
         .collect()
 }
 
+/// Names to be removed, and whether they are directories.
+fn names(found: &Found, places: &[usize], base: &[u8]) -> Vec<(Vec<u8>, bool)> {
+    let entries = places.iter().map(|&at| &found.entries[at]);
+    entries
+        .map(|entry| (joined(base, &entry.path), entry.kind == Kind::Dir))
+        .collect()
+}
+
 fn is_directory(path: &Path) -> Result<(), Error> {
     let about = || format!("cannot sync {}", shown(bytes_of(path.as_os_str())));
     let meta = fs::metadata(path).map_err(|e| Error::local(&e).about(about()))?;
     match meta.is_dir() {
         true => Ok(()),
         false => Err(Error::new(Exit::Local, "it is no directory").about(about())),
-    }
-}
-
-fn tell_removed(report: &Report, name: &[u8], removed: Result<(), Error>) {
-    let deed = Deed {
-        verb: "delete",
-        from: name,
-        to: None,
-        bytes: None,
-    };
-    match removed {
-        Ok(()) => report.done(deed),
-        Err(error) => report.failed(deed, error),
     }
 }
 
@@ -467,7 +448,7 @@ fn remove_here(target: &Dir, shown_to: &[u8], names: &[(Vec<u8>, bool)], report:
             };
             removed.map_err(|e| Error::local(&e))
         };
-        tell_removed(report, &joined(shown_to, path), remove());
+        report.outcome(Deed::new("delete", &joined(shown_to, path)), remove());
     }
 }
 

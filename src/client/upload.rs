@@ -78,7 +78,7 @@ impl Upload {
         {
             let report = self.options.report(client.is_quiet(), false);
             report.expect(1, 0);
-            report.failed(deed(bytes_of(source), None, None), error);
+            report.failed(Deed::new("upload", bytes_of(source)), error);
             return report.finish("uploaded");
         }
         client.ready()?;
@@ -130,14 +130,16 @@ impl Upload {
         let files = plan.files.len() + streams.len() + failed.len();
         report.expect(files as u64, plan.bytes());
         for (from, error) in failed {
-            report.failed(deed(from, None, None), error);
+            report.failed(Deed::new("upload", from), error);
         }
         for (from, remote) in streams {
             let sent = self.stream(client, from, &remote, &report);
-            match sent {
-                Ok(bytes) => report.done(deed(from, Some(&remote), Some(bytes))),
-                Err(error) => report.failed(deed(from, Some(&remote), None), error),
-            }
+            let deed = Deed {
+                to: Some(&remote),
+                bytes: sent.as_ref().ok().copied(),
+                ..Deed::new("upload", from)
+            };
+            report.outcome(deed, sent.map(drop));
         }
         let way = Way::Up {
             no_clobber: self.no_clobber,
@@ -269,13 +271,7 @@ impl Upload {
         };
         let c = client.ready()?;
         if self.no_clobber {
-            let exists = listing::exists(c, remote);
-            if exists.map_err(|e| e.hint("so --no-clobber sends nothing"))? {
-                return Err(Error::new(
-                    Exit::Local,
-                    "a remote file of that name exists already (--no-clobber)",
-                ));
-            }
+            listing::check_free(c, remote)?;
         }
         let facts = UploadFacts::default();
         let mut progress = report.board.file(&shown(from), 0);
@@ -285,15 +281,6 @@ impl Upload {
 
 fn is_dir(kind: Kindred) -> bool {
     matches!(kind, Kindred::Directory)
-}
-
-fn deed<'a>(from: &'a [u8], to: Option<&'a [u8]>, bytes: Option<u64>) -> Deed<'a> {
-    Deed {
-        verb: "upload",
-        from,
-        to,
-        bytes,
-    }
 }
 
 /// Says that a link, a pipe or a device of a local tree is not sent.
@@ -327,16 +314,7 @@ pub fn carry_out(
     if !dirs.is_empty() {
         retried(client, report, |c| {
             remote::make(c, &dirs, &mut |at, made| {
-                let deed = Deed {
-                    verb: "mkdir",
-                    from: &dirs[at],
-                    to: None,
-                    bytes: None,
-                };
-                match made {
-                    Ok(()) => report.done(deed),
-                    Err(error) => report.failed(deed, error),
-                }
+                report.outcome(Deed::new("mkdir", &dirs[at]), made);
             })
         })?;
     }
