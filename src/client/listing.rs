@@ -185,13 +185,8 @@ pub fn stat(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Error> {
         return Ok(Some(entry));
     }
     let mut entry = Listed {
-        name: path.to_vec(),
         kind: Some(Kind::File),
-        size: None,
-        modify_s: None,
-        mode: None,
-        target: None,
-        incomplete: false,
+        ..Listed::new(path)
     };
     c.binary()?;
     let reply = c.command("SIZE", Some(path))?;
@@ -279,13 +274,8 @@ pub fn directory(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Erro
         return Ok(there.filter(|entry| entry.kind == Some(Kind::Dir)));
     }
     let dir = enters(c, path)?.then(|| Listed {
-        name: path.to_vec(),
         kind: Some(Kind::Dir),
-        size: None,
-        modify_s: None,
-        mode: None,
-        target: None,
-        incomplete: false,
+        ..Listed::new(path)
     });
     Ok(dir)
 }
@@ -343,7 +333,7 @@ fn tree_inline(c: &mut Connection, path: Option<&[u8]>, take: &mut Take) -> Resu
                 if let Some(mut entry) = entry {
                     entry.name = c.name_in_reply(&entry.name);
                     entry.target = entry.target.map(|target| c.name_in_reply(&target));
-                    // The rest of a tree of any size is not worth reading for nobody.
+                    // Nobody wants the rest, and it may be long.
                     take(entry).inspect_err(|_| c.give_up())?;
                 }
             }

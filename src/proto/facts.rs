@@ -289,19 +289,26 @@ pub struct Listed {
     pub incomplete: bool,
 }
 
+impl Listed {
+    /// An entry of which only the name is known.
+    pub fn new(name: &[u8]) -> Listed {
+        Listed {
+            name: name.to_vec(),
+            kind: None,
+            size: None,
+            modify_s: None,
+            mode: None,
+            target: None,
+            incomplete: false,
+        }
+    }
+}
+
 /// Reads one line of MLSD, MLST or TREE: facts, one space, name. `None` if there is no such space.
 /// Fact names come in any case; unknown facts are skipped.
 pub fn parse_entry(line: &[u8]) -> Option<Listed> {
     let space = memchr::memchr(b' ', line)?;
-    let mut listed = Listed {
-        name: line[space + 1..].to_vec(),
-        kind: None,
-        size: None,
-        modify_s: None,
-        mode: None,
-        target: None,
-        incomplete: false,
-    };
+    let mut listed = Listed::new(&line[space + 1..]);
     for fact in line[..space].split(|&b| b == b';') {
         let Some(equals) = memchr::memchr(b'=', fact) else {
             continue;

@@ -50,13 +50,12 @@ fn parse_unix(line: &[u8], now_s: i64) -> Option<Listed> {
                 _ => (name, None),
             };
             return (!name.is_empty()).then(|| Listed {
-                name: name.to_vec(),
                 kind: Some(kind),
                 size: size.filter(|_| kind == Kind::File),
                 modify_s: Some(modify_s),
                 mode: Some(mode),
                 target: target.map(<[u8]>::to_vec),
-                incomplete: false,
+                ..Listed::new(name)
             });
         }
         before = this;
@@ -148,13 +147,10 @@ fn parse_dos(line: &[u8]) -> Option<Listed> {
         false => rest,
     };
     (!name.is_empty()).then(|| Listed {
-        name: name.to_vec(),
         kind: Some(if is_dir { Kind::Dir } else { Kind::File }),
         size,
         modify_s: Some(modify_s),
-        mode: None,
-        target: None,
-        incomplete: false,
+        ..Listed::new(name)
     })
 }
 
