@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::{Error, shown};
-use super::local::bytes_of;
+use super::local::{bytes_of, user_dir};
 
 /// The file.
 #[derive(Debug, Default, Deserialize)]
@@ -35,13 +35,11 @@ pub struct Bookmark {
 
 /// A file of the user's: `haul/NAME` below `$XDG_CONFIG_HOME` or `~/.config`. `None` without a home.
 pub fn config_file(name: &str) -> Option<PathBuf> {
-    let of = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let config = of("XDG_CONFIG_HOME").or_else(|| Some(of("HOME")?.join(".config")))?;
-    Some(config.join("haul").join(name))
+    Some(
+        user_dir("XDG_CONFIG_HOME", ".config")?
+            .join("haul")
+            .join(name),
+    )
 }
 
 /// What the file at `path` says that `name` is, if it is a bookmark. One that is not there has none.

@@ -604,12 +604,12 @@ mod tests {
             assert!(!watch.join().unwrap());
         });
         far.write_all(b"2").unwrap();
-        std::thread::sleep(Duration::from_millis(50));
+        shared.peek(&mut [0]).unwrap();
         assert!(c.has_input() && c.has_input());
         assert_eq!(c.stream.read(&mut [0; 9]).unwrap(), 1);
         assert!(!c.has_input());
         drop(far);
-        std::thread::sleep(Duration::from_millis(50));
+        shared.peek(&mut [0]).unwrap();
         assert!(c.has_input(), "the end is something to be read");
     }
 }

@@ -26,17 +26,20 @@ pub struct Filter {
     include: Rules,
 }
 
+/// The patterns of one option.
 struct Rules {
-    all: Kinds,
-    directories: Kinds,
+    all: Globs,
+    directories: Globs,
 }
 
-struct Kinds {
+struct Globs {
+    /// For the last component.
     names: GlobSet,
+    /// For the whole path below the tree.
     paths: GlobSet,
 }
 
-impl Kinds {
+impl Globs {
     fn matches(&self, path: &[u8]) -> bool {
         if self.names.is_empty() && self.paths.is_empty() {
             return false;
@@ -48,7 +51,8 @@ impl Kinds {
 
 impl Rules {
     fn new(patterns: &[String]) -> Result<Rules, Error> {
-        let set = |for_directories: bool| -> Result<Kinds, Error> {
+        let bad = |e: globset::Error| Error::usage(format!("--exclude, --include: {e}"));
+        let set = |for_directories: bool| -> Result<Globs, Error> {
             let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
             for pattern in patterns {
                 let bare = pattern.strip_suffix('/');
@@ -59,19 +63,14 @@ impl Rules {
                 let is_path = bare.contains('/');
                 let bare = bare.strip_prefix('/').unwrap_or(bare);
                 let glob = GlobBuilder::new(bare).literal_separator(true).build();
-                let glob = glob.map_err(|e| Error::usage(format!("--exclude, --include: {e}")))?;
                 match is_path {
-                    true => paths.add(glob),
-                    false => names.add(glob),
+                    true => paths.add(glob.map_err(bad)?),
+                    false => names.add(glob.map_err(bad)?),
                 };
             }
-            let build = |set: GlobSetBuilder| {
-                set.build()
-                    .map_err(|e| Error::usage(format!("--exclude, --include: {e}")))
-            };
-            Ok(Kinds {
-                names: build(names)?,
-                paths: build(paths)?,
+            Ok(Globs {
+                names: names.build().map_err(bad)?,
+                paths: paths.build().map_err(bad)?,
             })
         };
         Ok(Rules {

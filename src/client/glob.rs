@@ -5,9 +5,8 @@
 //! A name that exists as it is written is no pattern. Names that begin with a dot are matched only by
 //! patterns that do.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
 
 use globset::{GlobBuilder, GlobMatcher};
 
@@ -181,9 +180,7 @@ impl Names for Here {
     }
 
     fn exists(&mut self, path: &[u8]) -> Result<bool, Error> {
-        Ok(Path::new(OsStr::new(&path_of(path)))
-            .symlink_metadata()
-            .is_ok())
+        Ok(path_of(path).symlink_metadata().is_ok())
     }
 }
 

@@ -199,7 +199,8 @@ fn fresh(dir: &Dir, name: &OsStr) -> Result<(OsString, File), Error> {
     }
 }
 
-fn random_name(name: &OsStr) -> OsString {
+/// A temporary name that nobody can guess.
+pub fn random_name(name: &OsStr) -> OsString {
     let tag = format!("{:016x}", RandomState::new().hash_one(0));
     temporary_name(name.as_bytes(), &tag)
 }
@@ -290,7 +291,7 @@ fn taken() -> Error {
 }
 
 /// `.NAME.haul-part-0123456789abcdef`, shortened where NAME leaves no room for the rest.
-pub fn temporary_name(name: &[u8], tag: &str) -> OsString {
+fn temporary_name(name: &[u8], tag: &str) -> OsString {
     let room = NAME_BYTES_MAX - 1 - MARK.len() - tag.len();
     let mut bytes = vec![b'.'];
     bytes.extend_from_slice(&name[..name.len().min(room)]);

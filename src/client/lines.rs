@@ -13,6 +13,7 @@ use rustyline::{CompletionType, Config, Editor};
 use super::Client;
 use super::completion::{Completion, Subject};
 use super::error::{Error, Exit};
+use super::local::user_dir;
 
 /// The longest line that is read.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -105,12 +106,7 @@ fn may_hold_password(line: &str) -> bool {
 
 /// `haul/history` below `$XDG_STATE_HOME` or `~/.local/state`; its directory is made.
 fn history_file() -> Option<PathBuf> {
-    let of = |name| {
-        let path = std::env::var_os(name).map(PathBuf::from);
-        path.filter(|path| path.is_absolute())
-    };
-    let state = of("XDG_STATE_HOME").or_else(|| Some(of("HOME")?.join(".local/state")))?;
-    let dir = state.join("haul");
+    let dir = user_dir("XDG_STATE_HOME", ".local/state")?.join("haul");
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
     made.ok().map(|()| dir.join("history"))
 }

@@ -5,7 +5,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -17,7 +16,7 @@ use rustix::fs::OFlags;
 use crate::proto::upload::UploadFacts;
 
 use super::error::Error;
-use super::incoming::temporary_name;
+use super::incoming::random_name;
 
 /// The last component of a path, if it can be the name of a copy.
 pub fn last_component(path: &[u8]) -> Option<&[u8]> {
@@ -49,6 +48,17 @@ pub fn path_of(bytes: &[u8]) -> PathBuf {
 /// A path's bytes.
 pub fn bytes_of(path: &OsStr) -> &[u8] {
     path.as_bytes()
+}
+
+/// The directory that the variable `base` names, or else `below` the home directory; `None`: neither
+/// is known. A relative path counts as none, as the XDG base directory specification wants it.
+pub fn user_dir(base: &str, below: &str) -> Option<PathBuf> {
+    let of = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    of(base).or_else(|| Some(of("HOME")?.join(below)))
 }
 
 /// What an upload reads.
@@ -138,10 +148,7 @@ pub fn source(path: &Path, follows: bool) -> Result<Source, Error> {
 /// Reading or writing fails.
 pub fn spooled(source: &mut dyn Read) -> Result<(File, u64), Error> {
     let mut spool = || {
-        let path = std::env::temp_dir().join(temporary_name(
-            b"stdin",
-            &format!("{:016x}", RandomState::new().hash_one(0)),
-        ));
+        let path = std::env::temp_dir().join(random_name(OsStr::new("stdin")));
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

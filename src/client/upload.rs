@@ -55,7 +55,7 @@ pub fn split_target(names: &[OsString], is_named: bool) -> (&[OsString], Option<
 }
 
 /// What one argument turns out to be.
-enum Kindred {
+enum SourceKind {
     /// Standard input, a pipe, a device: opened once and read to the end.
     Stream,
     File,
@@ -83,7 +83,8 @@ impl Upload {
         }
         client.ready()?;
         let into = self.directory(client, sources, target)?;
-        let has_tree = sources.iter().any(|s| self.kind(s).is_ok_and(is_dir));
+        let is_tree = |source| matches!(self.kind(source), Ok(SourceKind::Directory));
+        let has_tree = sources.iter().any(is_tree);
         let report = self
             .options
             .report(client.is_quiet(), has_tree || sources.len() > 1);
@@ -96,8 +97,8 @@ impl Upload {
                 .kind(source)
                 .and_then(|kind| Ok((self.remote_name(bytes, &kind, into, target)?, kind)));
             match planned {
-                Ok((remote, Kindred::Stream)) => streams.push((bytes, remote)),
-                Ok((remote, Kindred::File)) => {
+                Ok((remote, SourceKind::Stream)) => streams.push((bytes, remote)),
+                Ok((remote, SourceKind::File)) => {
                     let meta = fs::metadata(source);
                     let pair = plan.pair(bytes.to_vec(), remote);
                     plan.files.push(Item {
@@ -109,7 +110,7 @@ impl Upload {
                         is_sized: true,
                     });
                 }
-                Ok((remote, Kindred::Directory)) => {
+                Ok((remote, SourceKind::Directory)) => {
                     let has_name = !remote.is_empty();
                     let pair = plan.pair(bytes.to_vec(), remote);
                     let root = Path::new(source);
@@ -187,17 +188,17 @@ impl Upload {
         }
     }
 
-    fn kind(&self, source: &OsString) -> Result<Kindred, Error> {
+    fn kind(&self, source: &OsString) -> Result<SourceKind, Error> {
         if source == "-" {
-            return Ok(Kindred::Stream);
+            return Ok(SourceKind::Stream);
         }
         let path = Path::new(source);
         let meta = fs::metadata(path).map_err(|e| Error::local(&e))?;
         match (meta.is_dir(), meta.is_file()) {
-            (true, _) if self.recursive => Ok(Kindred::Directory),
-            (true, _) => local::check_source(path).map(|()| Kindred::Directory),
-            (_, true) => Ok(Kindred::File),
-            _ => Ok(Kindred::Stream),
+            (true, _) if self.recursive => Ok(SourceKind::Directory),
+            (true, _) => local::check_source(path).map(|()| SourceKind::Directory),
+            (_, true) => Ok(SourceKind::File),
+            _ => Ok(SourceKind::Stream),
         }
     }
 
@@ -233,7 +234,7 @@ impl Upload {
     fn remote_name(
         &self,
         local: &[u8],
-        kind: &Kindred,
+        kind: &SourceKind,
         into: Option<&[u8]>,
         target: Option<&[u8]>,
     ) -> Result<Vec<u8>, Error> {
@@ -250,7 +251,7 @@ impl Upload {
                 match (last_component(local), kind) {
                     (Some(name), _) => Ok(joined(dir, name)),
                     // `upload -r . photos`: what is in it goes there.
-                    (None, Kindred::Directory) => Ok(dir.to_vec()),
+                    (None, SourceKind::Directory) => Ok(dir.to_vec()),
                     (None, _) => Err(Error::usage("its last component is no file name")),
                 }
             }
@@ -277,10 +278,6 @@ impl Upload {
         let mut progress = report.board.file(&shown(from), 0);
         transfer::upload(c, remote, 0, &mut source, 0, facts, &mut progress)
     }
-}
-
-fn is_dir(kind: Kindred) -> bool {
-    matches!(kind, Kindred::Directory)
 }
 
 /// Says that a link, a pipe or a device of a local tree is not sent.
