@@ -134,20 +134,18 @@ fn both(before: Exit, now: Exit) -> Exit {
 
 /// Carries out one line.
 fn one(shared: &RefCell<&mut Client>, lines: &mut Lines, typed: &[u8]) -> Result<Next, Error> {
+    let done = Ok(Next::Line(Exit::Done));
     if typed.trim_ascii_start().starts_with(b"#") {
-        return Ok(Next::Line(Exit::Done));
+        return done;
     }
     let mut words = words(typed)?;
     let Some(first) = words.first_mut() else {
-        return Ok(Next::Line(Exit::Done));
+        return done;
     };
     first.make_ascii_lowercase();
-    let done = Ok(Next::Line(Exit::Done));
     match first.as_slice() {
         b"quit" | b"exit" | b"bye" => return Ok(Next::End),
-        b"help" | b"?" => {
-            return print(HELP).and(done);
-        }
+        b"help" | b"?" => return print(HELP).and(done),
         b"pwd" => {
             let mut client = shared.borrow_mut();
             let directory = interruptible(&mut client, |client| client.ready()?.cwd())?;
@@ -162,57 +160,74 @@ fn one(shared: &RefCell<&mut Client>, lines: &mut Lines, typed: &[u8]) -> Result
             let here = std::env::current_dir().map_err(|e| Error::local(&e))?;
             return print(shown(bytes_of(here.as_os_str()))).and(done);
         }
-        b"put" => *first = b"upload".to_vec(),
-        b"get" => *first = b"download".to_vec(),
-        _ => {}
-    }
-    let is_upload = words[0] == b"upload";
-    if is_upload || words[0] == b"download" {
-        if words[1..].iter().all(|word| word.starts_with(b"--")) {
-            let subject = match is_upload {
-                true => Subject::LocalName,
-                false => Subject::RemoteName,
-            };
-            match lines.next("File name: ", subject)? {
-                None if lines.is_terminal() => return Ok(Next::End),
-                None => {
-                    return Err(Error::usage(
-                        "the input ends where a file name was to come; nothing was moved",
-                    ));
-                }
-                Some(name) if name.trim_ascii().is_empty() => return done,
-                Some(name) => words.extend([b"--".to_vec(), name.trim_ascii().to_vec()]),
-            }
-        } else if is_upload {
-            // A file with spaces in its name that is there can only be meant as one.
-            let whole = typed.trim_ascii();
-            let at = memchr::memchr2(b' ', b'\t', whole).unwrap_or(whole.len());
-            let rest = whole[at..].trim_ascii();
-            if words.len() > 2 && path_of(rest).is_file() {
-                words.truncate(1);
-                words.extend([b"--".to_vec(), rest.to_vec()]);
+        b"put" | b"upload" => {
+            *first = b"upload".to_vec();
+            if has_name(&words) {
+                join_file_name(&mut words, typed);
+            } else if let Some(next) = ask_for_name(&mut words, lines, Subject::LocalName)? {
+                return Ok(next);
             }
         }
+        b"get" | b"download" => {
+            *first = b"download".to_vec();
+            if !has_name(&words)
+                && let Some(next) = ask_for_name(&mut words, lines, Subject::RemoteName)?
+            {
+                return Ok(next);
+            }
+        }
+        _ => {}
     }
-    let arguments = words.into_iter().map(OsString::from_vec);
-    match Typed::try_parse_from(arguments) {
+    match Typed::try_parse_from(words.into_iter().map(OsString::from_vec)) {
         Ok(typed) => {
             let mut client = shared.borrow_mut();
             let exit = interruptible(&mut client, |client| typed.command.run(client));
             Ok(Next::Line(exit))
         }
-        Err(error) => {
+        Err(error) if error.use_stderr() => {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
-            if error.use_stderr() {
-                Err(Error::usage(format!(
-                    "{}; help shows the commands",
-                    shown(first.trim_start_matches("error: ").as_bytes())
-                )))
-            } else {
-                print(text).and(done)
-            }
+            Err(Error::usage(format!(
+                "{}; help shows the commands",
+                shown(first.trim_start_matches("error: ").as_bytes())
+            )))
         }
+        Err(help) => print(help).and(done),
+    }
+}
+
+/// Whether anything but long options stands behind the command.
+fn has_name(words: &[Vec<u8>]) -> bool {
+    words[1..].iter().any(|word| !word.starts_with(b"--"))
+}
+
+/// Asks for the file name of a transfer that was typed without one. `Some`: nothing is to be moved.
+fn ask_for_name(
+    words: &mut Vec<Vec<u8>>,
+    lines: &mut Lines,
+    subject: Subject,
+) -> Result<Option<Next>, Error> {
+    match lines.next("File name: ", subject)? {
+        None if lines.is_terminal() => Ok(Some(Next::End)),
+        None => Err(Error::usage(
+            "the input ends where a file name was to come; nothing was moved",
+        )),
+        Some(name) if name.trim_ascii().is_empty() => Ok(Some(Next::Line(Exit::Done))),
+        Some(name) => {
+            words.extend([b"--".to_vec(), name.trim_ascii().to_vec()]);
+            Ok(None)
+        }
+    }
+}
+
+/// Several words that are together the name of a local file can only be meant as one.
+fn join_file_name(words: &mut Vec<Vec<u8>>, typed: &[u8]) {
+    let whole = typed.trim_ascii();
+    let at = memchr::memchr2(b' ', b'\t', whole).unwrap_or(whole.len());
+    let rest = whole[at..].trim_ascii();
+    if words.len() > 2 && path_of(rest).is_file() {
+        words.truncate(1);
+        words.extend([b"--".to_vec(), rest.to_vec()]);
     }
 }
 
