@@ -92,40 +92,11 @@ impl Upload {
         let mut streams = Vec::new();
         let mut failed = Vec::new();
         for source in sources {
-            let bytes = bytes_of(source);
-            let planned = self
-                .kind(source)
-                .and_then(|kind| Ok((self.remote_name(bytes, &kind, into, target)?, kind)));
-            match planned {
-                Ok((remote, SourceKind::Stream)) => streams.push((bytes, remote)),
-                Ok((remote, SourceKind::File)) => {
-                    let meta = fs::metadata(source);
-                    let pair = plan.pair(bytes.to_vec(), remote);
-                    plan.files.push(Item {
-                        pair,
-                        path: Box::default(),
-                        bytes: meta.map_or(0, |meta| meta.len()),
-                        modify_s: None,
-                        mode: None,
-                        is_sized: true,
-                    });
-                }
-                Ok((remote, SourceKind::Directory)) => {
-                    let has_name = !remote.is_empty();
-                    let pair = plan.pair(bytes.to_vec(), remote);
-                    let root = Path::new(source);
-                    let found = scan::local(root, &filter, self.copy_links, &report);
-                    if has_name {
-                        plan.add_top(pair, found.top);
-                    }
-                    for entry in found.entries {
-                        match entry.kind {
-                            Kind::Link | Kind::Other => skip(&report, root, &entry),
-                            _ => plan.add(pair, entry, true),
-                        }
-                    }
-                }
-                Err(error) => failed.push((bytes, error)),
+            let from = bytes_of(source);
+            match self.plan(source, into, target, &filter, &report, &mut plan) {
+                Ok(None) => {}
+                Ok(Some(remote)) => streams.push((from, remote)),
+                Err(error) => failed.push((from, error)),
             }
         }
         let files = plan.files.len() + streams.len() + failed.len();
@@ -256,6 +227,51 @@ impl Upload {
                 }
             }
         }
+    }
+
+    /// Adds what one argument stands for; a stream is in no plan: its remote name is returned.
+    fn plan(
+        &self,
+        source: &OsString,
+        into: Option<&[u8]>,
+        target: Option<&[u8]>,
+        filter: &Filter,
+        report: &Report,
+        plan: &mut Plan,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let kind = self.kind(source)?;
+        let local = bytes_of(source);
+        let remote = self.remote_name(local, &kind, into, target)?;
+        match kind {
+            SourceKind::Stream => return Ok(Some(remote)),
+            SourceKind::File => {
+                let pair = plan.pair(local.to_vec(), remote);
+                plan.files.push(Item {
+                    pair,
+                    path: Box::default(),
+                    bytes: fs::metadata(source).map_or(0, |meta| meta.len()),
+                    modify_s: None,
+                    mode: None,
+                    is_sized: true,
+                });
+            }
+            SourceKind::Directory => {
+                let has_name = !remote.is_empty();
+                let pair = plan.pair(local.to_vec(), remote);
+                let root = Path::new(source);
+                let found = scan::local(root, filter, self.copy_links, report);
+                if has_name {
+                    plan.add_top(pair, found.top);
+                }
+                for entry in found.entries {
+                    match entry.kind {
+                        Kind::Link | Kind::Other => skip(report, root, &entry),
+                        _ => plan.add(pair, entry, true),
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn stream(
