@@ -41,7 +41,7 @@ pub enum Read {
     More,
     /// Something or nothing; an event tells when there is more.
     Drained,
-    /// The stream is over. `is_orderly`: the peer said so, or TLS is not there to say it.
+    /// The stream is over: inside TLS the peer has said so, or the connection has ended.
     End,
 }
 

@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 
+use crate::client::show::calendar_text;
+
 use super::measure::Point;
 use super::report::{Load, Report, Run, connections};
-use super::svg::{Axis, Line, Plot, escaped};
-use super::table::{figure_rows, number};
+use super::svg::{Axis, COLOURS, Line, Plot, escaped};
+use super::table::{figure_rows, latency_rows};
 
-/// More runs or curves than this are no picture any more.
-const LINES_MAX: usize = 6;
+/// More runs or curves than this are no picture any more; each has a colour of its own.
+const LINES_MAX: usize = COLOURS;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--faint:#6b7280;--rule:#e2e5ea;\
@@ -52,16 +54,18 @@ pub fn render(report: &Report) -> String {
     page.push_str(
         "<h2>Figures</h2>\n<p>Medians of the runs, and how far a run is from them at most.</p>\n",
     );
-    figures(&mut page, report);
+    table(&mut page, &figure_rows(report, ""));
     page.push_str("<h2>Plots</h2>\n<div class=\"plots\">\n");
     for plot in plots(report).iter().filter(|plot| !plot.is_empty()) {
         page.push_str(&plot.render());
     }
     page.push_str("</div>\n<h2>Latencies in microseconds</h2>\n");
-    report
-        .loads
-        .iter()
-        .for_each(|load| latencies(&mut page, load));
+    for load in &report.loads {
+        table(
+            &mut page,
+            &latency_rows(load, &connections(load.connections)),
+        );
+    }
     errors(&mut page, report);
     let _ = writeln!(
         page,
@@ -73,7 +77,7 @@ pub fn render(report: &Report) -> String {
 }
 
 fn colours() -> String {
-    (0..LINES_MAX)
+    (0..COLOURS)
         .map(|i| {
             format!(
                 ".line.c{i}{{stroke:var(--c{i})}}.band.c{i},circle.c{i}{{fill:var(--c{i})}}\
@@ -84,16 +88,7 @@ fn colours() -> String {
 }
 
 fn facts(page: &mut String, report: &Report) {
-    let when = crate::proto::time::text_14(report.began_s.cast_signed());
-    let when = String::from_utf8_lossy(&when).into_owned();
-    let when = format!(
-        "{}-{}-{} {}:{} UTC",
-        &when[..4],
-        &when[4..6],
-        &when[6..8],
-        &when[8..10],
-        &when[10..12]
-    );
+    let when = calendar_text(report.began_s.cast_signed()) + " UTC";
     let tls = report.tls.clone().unwrap_or_else(|| "no".to_owned());
     let fixed = [
         ("when", when),
@@ -118,23 +113,6 @@ fn facts(page: &mut String, report: &Report) {
         );
     }
     page.push_str("</dl>\n");
-}
-
-fn figures(page: &mut String, report: &Report) {
-    table(page, &figure_rows(report, ""));
-}
-
-fn latencies(page: &mut String, load: &Load) {
-    let heads = ["", "count", "p50", "p90", "p99", "p99.9", "max"];
-    let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    rows[0][0] = connections(load.connections);
-    for row in load.phases() {
-        let values = [row.p50_us, row.p90_us, row.p99_us, row.p999_us, row.max_us];
-        let mut cells = vec![row.name(), row.count.to_string()];
-        cells.extend(values.map(number));
-        rows.push(cells);
-    }
-    table(page, &rows);
 }
 
 fn errors(page: &mut String, report: &Report) {

@@ -54,17 +54,10 @@ pub enum Happening {
     Done(Done),
     /// An operation was refused.
     Refused(Failure),
-    /// The session is over, and with it so many operations.
-    Lost(Failure, usize),
+    /// The session is over, and with it what was under way.
+    Lost(Failure),
     /// The session is over as it should be.
     Left,
-}
-
-/// Which of its sockets a turn is for.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Ready {
-    /// The control connection can be read. What can be sent is sent anyway.
-    pub control: bool,
 }
 
 /// A session and its sockets.
@@ -187,30 +180,37 @@ impl Link {
     }
 
     /// Drops everything.
-    pub fn close(&mut self) -> usize {
+    pub fn close(&mut self) {
         self.control = None;
         self.data = None;
         self.identity = None;
         self.state = State::Closed;
         self.steps.clear();
-        self.dialogue.reset()
+        self.dialogue.reset();
     }
 
     /// Ends the session because of a failure.
     pub fn lose(&mut self, failure: Failure, out: &mut Vec<Happening>) {
-        let lost = self.close();
-        out.push(Happening::Lost(failure, lost));
+        self.close();
+        out.push(Happening::Lost(failure));
     }
 
-    /// Goes as far as it can. True: there is more to do, without an event.
-    pub fn turn(&mut self, ready: Ready, cx: &mut Surroundings, out: &mut Vec<Happening>) -> bool {
+    /// Goes as far as it can. `reads_control`: the control connection may have something to read; all
+    /// else is tried in any case. True: there is more to do, without an event.
+    pub fn turn(
+        &mut self,
+        reads_control: bool,
+        cx: &mut Surroundings,
+        out: &mut Vec<Happening>,
+    ) -> bool {
         if self.state == State::Closed {
             return false;
         }
-        self.advance(ready, cx, out).unwrap_or_else(|failure| {
-            self.lose(failure, out);
-            false
-        })
+        self.advance(reads_control, cx, out)
+            .unwrap_or_else(|failure| {
+                self.lose(failure, out);
+                false
+            })
     }
 
     /// Sends what has just been begun. True: there is more to do, without an event.
@@ -224,7 +224,7 @@ impl Link {
 
     fn advance(
         &mut self,
-        ready: Ready,
+        reads_control: bool,
         cx: &mut Surroundings,
         out: &mut Vec<Happening>,
     ) -> Result<bool, Failure> {
@@ -243,7 +243,7 @@ impl Link {
             self.dialogue.opened(&mut self.steps);
             self.carry_out(cx, out)?;
         }
-        if ready.control {
+        if reads_control {
             more |= self.read_control(cx, out)?;
             if self.state == State::Closed {
                 return Ok(false);
@@ -375,7 +375,7 @@ impl Link {
                 Step::Refused(failure) => out.push(Happening::Refused(failure)),
             }
         }
-        // What came meanwhile stays in front: nothing can.
+        // Carrying out makes no steps, so the empty list goes back for its memory.
         self.steps = steps;
         Ok(())
     }
@@ -396,7 +396,7 @@ impl Link {
         let Some(data) = &mut self.data else {
             return Ok(false);
         };
-        let token = Token(self.token.0 + 1);
+        let token = data_token(self.token);
         match data.job {
             Job::Waiting | Job::Over => Ok(false),
             Job::Receiving => self.receive_data(cx),
@@ -444,6 +444,7 @@ impl Link {
         let Some(data) = &mut self.data else {
             return Ok(false);
         };
+        let token = data_token(self.token);
         data.channel.flush()?;
         for _ in 0..TURN_READS {
             let (n, state) = match data.channel.tls() {
@@ -466,8 +467,7 @@ impl Link {
             match state {
                 Read::More => {}
                 Read::Drained => {
-                    data.channel
-                        .register(cx.registry, Token(self.token.0 + 1))?;
+                    data.channel.register(cx.registry, token)?;
                     return Ok(false);
                 }
                 Read::End => {
@@ -483,4 +483,9 @@ impl Link {
         }
         Ok(true)
     }
+}
+
+/// That of the data connection that belongs to the control connection with the token `control`.
+fn data_token(control: Token) -> Token {
+    Token(control.0 + 1)
 }

@@ -48,12 +48,11 @@ impl Live {
             0 => String::new(),
             n => format!(", {n} errors"),
         };
-        let _ = write!(stderr(), "\r\x1b[K{what}: {open} open, {state}{errors}");
-        let _ = stderr().flush();
+        self.say(&format!("{what}: {open} open, {state}{errors}"));
     }
 
-    /// What is being done between the runs.
-    pub fn say(&mut self, what: &str) {
+    /// Puts a text in the place of the line.
+    pub fn say(&self, what: &str) {
         if self.is_shown {
             let _ = write!(stderr(), "\r\x1b[K{what}");
             let _ = stderr().flush();
@@ -61,10 +60,7 @@ impl Live {
     }
 
     /// The line is gone, and something else can be printed.
-    pub fn clear(&mut self) {
-        if self.is_shown {
-            let _ = write!(stderr(), "\r\x1b[K");
-            let _ = stderr().flush();
-        }
+    pub fn clear(&self) {
+        self.say("");
     }
 }

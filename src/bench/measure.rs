@@ -30,7 +30,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The time.
+    /// The time, in nanoseconds.
     pub fn now(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -88,9 +88,9 @@ pub struct Point {
     pub operations: u64,
     /// Bytes moved in it.
     pub bytes: u64,
-    /// Latency of its operations, in microseconds.
+    /// Median of the latencies of its operations, in microseconds.
     pub p50_us: f64,
-    /// The same.
+    /// Their 99th percentile, in microseconds.
     pub p99_us: f64,
 }
 

@@ -9,6 +9,9 @@
 //! something happens at all. [`server_process`] and [`syscalls`] look at the server if it runs here,
 //! [`machine`] at what this side needs.
 //!
+//! Times are nanoseconds since the bench began, as [`measure::Clock`] counts them, where nothing else
+//! is said.
+//!
 //! It has to cost less than the server, or it would measure itself. So downloads are discarded in the
 //! kernel, uploads leave a file in memory by `sendfile`, small ones share a send, sockets are
 //! registered once, and what belongs to one session is a few hundred bytes. It says when it was the

@@ -218,7 +218,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
 }
 
 /// The number behind a name in a file of `/proc`.
-fn field(path: &str, name: &str) -> Option<u64> {
+pub fn field(path: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

@@ -11,8 +11,8 @@ const LEFT: f64 = 62.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 44.0;
-/// The page has so many colours.
-const COLOURS: usize = 6;
+/// Colours of the page, `c0` and so on; further lines begin with the first again.
+pub const COLOURS: usize = 6;
 
 /// One of the two directions.
 #[derive(Debug, Clone, Default)]

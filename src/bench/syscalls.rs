@@ -1,10 +1,17 @@
 //! System calls of the server, counted by strace in a run of its own: it makes every call many times
 //! dearer, so nothing else is measured then.
 
+use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
+
+use super::server_process::field;
+
+/// How long strace may take to have all threads of a server.
+const ATTACH_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How many calls there were.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -43,10 +50,10 @@ impl Counter {
         }
     }
 
-    /// Attaches to these processes and their threads.
+    /// Attaches to these processes and their threads, and waits until it has all of them.
     ///
     /// # Errors
-    /// strace does not start.
+    /// strace does not start. That it may not attach is said by [`Counter::detach`].
     pub fn attach(family: &[i32]) -> Result<Counter, String> {
         let mut command = Command::new("strace");
         command.args(["-c", "-f", "-q"]);
@@ -54,9 +61,16 @@ impl Counter {
             command.args(["-p", &pid.to_string()]);
         }
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let strace = command
+        let mut strace = command
             .spawn()
             .map_err(|error| format!("strace: {error}"))?;
+        let deadline = Instant::now() + ATTACH_TIME_MAX;
+        while !family.iter().all(|&pid| is_traced(pid)) && Instant::now() < deadline {
+            if !matches!(strace.try_wait(), Ok(None)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(Counter { strace })
     }
 
@@ -79,6 +93,15 @@ impl Counter {
         counted.operations = operations;
         Ok(counted)
     }
+}
+
+/// Whether somebody traces each thread of a process.
+fn is_traced(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    tasks.into_iter().flatten().flatten().all(|task| {
+        let status = task.path().join("status");
+        field(&status.to_string_lossy(), "TracerPid:") != Some(0)
+    })
 }
 
 /// Reads the table of `strace -c`: percent, seconds, microseconds per call, calls, perhaps errors, name.

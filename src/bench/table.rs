@@ -18,9 +18,14 @@ pub fn render(report: &Report) -> String {
     for (name, value) in &report.settings {
         let _ = writeln!(text, "  {name}: {value}");
     }
-    figures(&mut text, report);
+    text.push('\n');
+    columns(&mut text, &figure_rows(report, "-"));
     for load in &report.loads {
-        latencies(&mut text, load);
+        let rows = latency_rows(load, &format!("us, {}", connections(load.connections)));
+        if rows.len() > 1 {
+            text.push('\n');
+            columns(&mut text, &rows);
+        }
     }
     for load in &report.loads {
         syscalls(&mut text, load);
@@ -40,11 +45,6 @@ pub fn render(report: &Report) -> String {
         let _ = writeln!(text, "\nwarning: {warning}");
     }
     text
-}
-
-fn figures(text: &mut String, report: &Report) {
-    text.push('\n');
-    columns(text, &figure_rows(report, "-"));
 }
 
 /// One row per number of connections; medians, and how far the runs are from them. The first row has
@@ -72,23 +72,17 @@ pub fn figure_rows(report: &Report, missing: &str) -> Vec<Vec<String>> {
     rows
 }
 
-fn latencies(text: &mut String, load: &Load) {
-    let phases = load.phases();
-    if phases.is_empty() {
-        return;
-    }
-    let title = format!("us, {}", connections(load.connections));
-    let heads = ["", "count", "p50", "p90", "p99", "p99.9", "max"];
+/// One row per phase, with its latencies in microseconds. The first row has the names, and `title`.
+pub fn latency_rows(load: &Load, title: &str) -> Vec<Vec<String>> {
+    let heads = [title, "count", "p50", "p90", "p99", "p99.9", "max"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    rows[0][0] = title;
-    for row in phases {
+    for row in load.phases() {
         let values = [row.p50_us, row.p90_us, row.p99_us, row.p999_us, row.max_us];
         let mut cells = vec![row.name(), row.count.to_string()];
         cells.extend(values.map(number));
         rows.push(cells);
     }
-    text.push('\n');
-    columns(text, &rows);
+    rows
 }
 
 fn syscalls(text: &mut String, load: &Load) {

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use crate::proto::line::number;
+use crate::proto::line::first_number;
 
 use super::connection::{Connection, timed_out};
 use super::error::{Error, Exit};
@@ -275,8 +275,7 @@ fn one<T>(
         }
         return digest(c).map(|_| ());
     }
-    let announced = reply.text().split(|&b| b == b' ').next().and_then(number);
-    let (Some(bytes), Some(wanted)) = (announced, owed.front()) else {
+    let (Some(bytes), Some(wanted)) = (first_number(reply.text()), owed.front()) else {
         return Err(c.nonsense(&format!("no length for a DOWNLOAD ({reply})")));
     };
     let (mut sink, mut progress) = match bodies.begin(&wanted.it, bytes, modify_s) {

@@ -124,8 +124,8 @@ fn long_form(entry: &Listed) -> String {
     format!("{letter} {size:>14}  {time:<19}  ")
 }
 
-/// `2026-01-31 12:00:00`.
-fn calendar_text(seconds: i64) -> String {
+/// `2026-01-31 12:00:00`, in UTC.
+pub fn calendar_text(seconds: i64) -> String {
     let digits = text_14(seconds);
     let mut text = String::with_capacity(19);
     for (at, &digit) in digits.iter().enumerate() {

@@ -6,7 +6,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::proto::line::number;
+use crate::proto::line::{first_number, number};
 use crate::proto::time;
 use crate::proto::upload::{IMMEDIATE_BYTES_MAX, UploadFacts, first_word};
 use crate::text::plain;
@@ -118,8 +118,7 @@ fn download_inline(
     }
     rested?;
     let reply = go_ahead(c)?;
-    let announced = reply.text().split(|&b| b == b' ').next().and_then(number);
-    let Some(bytes) = announced else {
+    let Some(bytes) = first_number(reply.text()) else {
         return Err(c.nonsense(&format!("no length for a DOWNLOAD ({reply})")));
     };
     if let Some(rest) = rest {

@@ -100,6 +100,11 @@ pub fn is_proxy_header(line: &[u8]) -> bool {
     line.starts_with(b"PROXY ")
 }
 
+/// The number that a text begins with, before its first space.
+pub fn first_number(text: &[u8]) -> Option<u64> {
+    text.split(|&b| b == b' ').next().and_then(number)
+}
+
 /// A number as the protocol writes it: plain decimal digits, at most 19 of them, at most 2^63-1.
 pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {

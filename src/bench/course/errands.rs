@@ -17,21 +17,7 @@ const ERRANDS_IN_FLIGHT: usize = 64;
 
 impl Bench<'_> {
     /// One session that does a list of things.
-    pub(super) fn errands(
-        &self,
-        manner: &Manner,
-        operations: Vec<Operation>,
-    ) -> Result<Ran, Error> {
-        let manner = Rc::new(Manner {
-            user: manner.user.clone(),
-            password: manner.password.clone(),
-            content: manner.content.clone(),
-            ..*manner
-        });
-        self.perform(&manner, operations, &mut Measure::default())
-    }
-
-    fn perform(
+    pub(super) fn perform(
         &self,
         manner: &Rc<Manner>,
         operations: Vec<Operation>,

@@ -19,7 +19,7 @@ use errands::no_session;
 
 use crate::bench::arguments::{Arguments, Scenario, Verbs};
 use crate::bench::dialogue::Manner;
-use crate::bench::engine::{Engine, Ground, Length, Moment, Terms};
+use crate::bench::engine::{Engine, Ground, Length, Moment, Ran, Terms};
 use crate::bench::live::Live;
 use crate::bench::measure::{Measure, Phase};
 use crate::bench::mix::Mix;
@@ -106,7 +106,8 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn run(mut self) -> Result<Exit, Error> {
         let has_standard_verbs = self.arguments.verbs != Verbs::Own;
-        let first = self.errands(&self.manner(false, true, true), Vec::new())?;
+        let asking = Rc::new(self.manner(false, true, true));
+        let first = self.perform(&asking, Vec::new(), &mut Measure::default())?;
         self.report.greeting = first.greeting;
         self.report.tls = first.agreed;
         let features = first.features;
@@ -133,7 +134,7 @@ impl<'a> Bench<'a> {
         manner.has_mlsd = features.mlst;
         let manner = Rc::new(manner);
         let mut load = self.load();
-        self.describe(own_verbs, &load)?;
+        self.describe(own_verbs, &load);
 
         let before = self.process.as_ref().map(ServerProcess::used);
         let result = self
@@ -203,7 +204,7 @@ impl<'a> Bench<'a> {
         Load::new(self.mix.clone(), files, most, in_flight)
     }
 
-    fn describe(&mut self, own_verbs: bool, load: &Load) -> Result<(), Error> {
+    fn describe(&mut self, own_verbs: bool, load: &Load) {
         let arguments = self.arguments;
         let mut settings = Vec::new();
         let mut set = |name: &str, value: String| settings.push((name.to_owned(), value));
@@ -260,12 +261,10 @@ impl<'a> Bench<'a> {
             );
             let _ = stderr().write_all(note.as_bytes());
         }
-        Ok(())
     }
 
     fn say(&self, what: &str) {
-        let mut live = Live::new(self.is_quiet);
-        live.say(what);
+        Live::new(self.is_quiet).say(what);
     }
 
     /// All runs of all numbers of connections, in turns. True: a signal ended them.
@@ -416,7 +415,13 @@ impl<'a> Bench<'a> {
         if let (Some(now), Some(Some(before))) = (memory, before.map(|it| it.memory_bytes)) {
             run.server_memory_bytes = Some(now as f64 - before as f64);
         }
-        if ran.late * 1000 > run.operations {
+        self.doubt_run(what, terms.sessions, &ran, run.operations);
+        Ok(run)
+    }
+
+    /// What the course of a run gives reason to doubt.
+    fn doubt_run(&mut self, what: &str, sessions: usize, ran: &Ran, operations: u64) {
+        if ran.late * 1000 > operations {
             self.doubt(format!(
                 "with {what}, {} operations began over a millisecond late: the generator could not \
                  keep up with --rate",
@@ -430,13 +435,12 @@ impl<'a> Bench<'a> {
                 ran.waiting
             ));
         }
-        if self.scenario == Scenario::Idle && ran.open < terms.sessions && !ran.was_interrupted {
+        if self.scenario == Scenario::Idle && ran.open < sessions && !ran.was_interrupted {
             self.doubt(format!(
                 "with {what}, only {} were open at the end",
                 ran.open
             ));
         }
-        Ok(run)
     }
 
     fn count_syscalls(
@@ -458,8 +462,6 @@ impl<'a> Bench<'a> {
         let mut watch = |moment, measure: &Measure| match moment {
             Moment::Begin => {
                 counter = Some(Counter::attach(&process.family()));
-                // It takes a moment to have all threads.
-                std::thread::sleep(Duration::from_millis(300));
             }
             Moment::End => {
                 let counter = counter.take();

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use crate::client::error::shown;
 use crate::client::reply::Features;
 use crate::proto::addr::{parse_epsv, parse_pasv};
-use crate::proto::line;
+use crate::proto::line::first_number;
 use crate::proto::reply::{Parser, Part};
 use crate::proto::upload::{IMMEDIATE_BYTES_MAX, UploadFacts, first_word};
 
@@ -171,9 +171,8 @@ impl Dialogue {
         }
     }
 
-    /// The session is over, or begins anew. Returns how many operations were under way.
-    pub fn reset(&mut self) -> usize {
-        let lost = self.outstanding();
+    /// The session is over, or begins anew.
+    pub fn reset(&mut self) {
         self.outbox.clear();
         self.parser = Parser::default();
         self.held.clear();
@@ -181,7 +180,6 @@ impl Dialogue {
         self.later.clear();
         self.body_left = 0;
         self.is_open = false;
-        lost
     }
 
     /// Operations that have begun and are not done.
@@ -439,21 +437,19 @@ impl Dialogue {
         }
         let refused = code >= 400;
         match owed.what {
-            What::Opening(opening) => return self.opening(opening, code, text, now, steps),
+            What::Opening(opening) => return self.opening(opening, code, text, steps),
             What::Quit => {}
             What::Passive if refused && !self.epsv_refused && code >= 500 => {
                 self.epsv_refused = true;
                 self.outbox.bytes().extend_from_slice(b"PASV\r\n");
             }
-            What::Transfer { replied: false, .. } if code < 200 => {
-                match owed.operation {
-                    Operation::Upload(_, bytes) => {
-                        self.begun(now);
-                        steps.push(Step::Send(bytes));
-                    }
-                    _ => steps.push(Step::Receive),
-                };
-            }
+            What::Transfer { replied: false, .. } if code < 200 => match owed.operation {
+                Operation::Upload(_, bytes) => {
+                    self.begun(now);
+                    steps.push(Step::Send(bytes));
+                }
+                _ => steps.push(Step::Receive),
+            },
             What::Download if code < 200 => {
                 self.body_left = first_number(text).ok_or_else(|| failure("download"))?;
             }
@@ -465,37 +461,22 @@ impl Dialogue {
             }
             _ if code < 200 => {}
             _ if refused => {
-                let kind = owed.operation.kind();
+                let failure = failure(owed.operation.kind().name());
                 if matches!(owed.what, What::Transfer { .. }) {
                     steps.push(Step::Drop);
                 }
-                let lost_position = owed.what == What::UploadWaiting && owed.first.is_some();
-                if lost_position {
-                    return Err(failure(kind.name()));
+                // Some of the body is on its way, and the server would take it for commands.
+                if owed.what == What::UploadWaiting && owed.first.is_some() {
+                    return Err(failure);
                 }
                 self.owed.pop_front();
-                steps.push(Step::Refused(failure(kind.name())));
+                steps.push(Step::Refused(failure));
                 self.begin_more();
             }
             What::Passive => {
-                let port = match self.epsv_refused {
-                    false => parse_epsv(text),
-                    true => parse_pasv(text).map(|address| address.port()),
-                };
+                let port = self.transfer(text);
                 let port = port.ok_or_else(|| failure("EPSV or PASV"))?;
                 steps.push(Step::Connect(port));
-                let out = self.outbox.bytes();
-                match &owed.operation {
-                    Operation::Upload(path, _) => command(out, "STOR", path),
-                    Operation::List(path) if self.manner.has_mlsd => command(out, "MLSD", path),
-                    Operation::List(path) => command(out, "LIST", path),
-                    Operation::Download(path) => command(out, "RETR", path),
-                    _ => return Err(failure("EPSV or PASV")),
-                };
-                owed.what = What::Transfer {
-                    replied: false,
-                    moved: false,
-                };
             }
             What::Transfer { moved, .. } => {
                 owed.what = What::Transfer {
@@ -508,6 +489,29 @@ impl Dialogue {
         }
         Ok(())
     }
+
+    /// Asks for the transfer that the reply to EPSV or PASV was for, and returns the port of its data
+    /// connection. `None`: there is none in it.
+    fn transfer(&mut self, text: &[u8]) -> Option<u16> {
+        let port = match self.epsv_refused {
+            false => parse_epsv(text),
+            true => parse_pasv(text).map(|address| address.port()),
+        }?;
+        let owed = self.owed.front_mut()?;
+        let out = self.outbox.bytes();
+        match &owed.operation {
+            Operation::Upload(path, _) => command(out, "STOR", path),
+            Operation::List(path) if self.manner.has_mlsd => command(out, "MLSD", path),
+            Operation::List(path) => command(out, "LIST", path),
+            Operation::Download(path) => command(out, "RETR", path),
+            _ => return None,
+        };
+        owed.what = What::Transfer {
+            replied: false,
+            moved: false,
+        };
+        Some(port)
+    }
 }
 
 /// One command with its path.
@@ -517,11 +521,6 @@ fn command(out: &mut Vec<u8>, verb: &str, path: &[u8]) -> What {
     out.extend_from_slice(path);
     out.extend_from_slice(b"\r\n");
     What::Simple
-}
-
-/// The first word, as a number.
-fn first_number(text: &[u8]) -> Option<u64> {
-    text.split(|&b| b == b' ').next().and_then(line::number)
 }
 
 /// What a server said, fit for a terminal and not longer than a line.

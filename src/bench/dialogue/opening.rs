@@ -38,14 +38,14 @@ impl Dialogue {
         self.reset();
         match self.manner.is_implicit {
             true => steps.push(Step::Secure),
-            false => self.owe(What::Opening(Opening::Greeting), Operation::Login, 0),
+            false => self.await_reply(Opening::Greeting),
         }
     }
 
     /// TLS is there.
     pub fn secured(&mut self) {
         match self.manner.is_implicit {
-            true => self.owe(What::Opening(Opening::Greeting), Operation::Login, 0),
+            true => self.await_reply(Opening::Greeting),
             false => self.ask(Opening::Pbsz, b"PBSZ 0\r\n"),
         }
     }
@@ -64,7 +64,6 @@ impl Dialogue {
         opening: Opening,
         code: u16,
         text: &[u8],
-        _now: u64,
         steps: &mut Vec<Step>,
     ) -> Result<(), Failure> {
         if code < 200 {
@@ -91,7 +90,7 @@ impl Dialogue {
             Opening::Prot => self.user(),
             Opening::User if code >= 300 => {
                 command(self.outbox.bytes(), "PASS", &self.manner.password);
-                self.owe(What::Opening(Opening::Pass), Operation::Login, 0);
+                self.await_reply(Opening::Pass);
             }
             Opening::User | Opening::Pass if self.manner.is_binary => {
                 self.ask(Opening::Type, b"TYPE I\r\n");
@@ -109,11 +108,15 @@ impl Dialogue {
 
     fn user(&mut self) {
         command(self.outbox.bytes(), "USER", &self.manner.user);
-        self.owe(What::Opening(Opening::User), Operation::Login, 0);
+        self.await_reply(Opening::User);
     }
 
     fn ask(&mut self, opening: Opening, line: &[u8]) {
         self.outbox.bytes().extend_from_slice(line);
+        self.await_reply(opening);
+    }
+
+    fn await_reply(&mut self, opening: Opening) {
         self.owe(What::Opening(opening), Operation::Login, 0);
     }
 }

@@ -20,7 +20,7 @@ use crate::bench::alarm::Alarm;
 use crate::bench::channel::Scratch;
 use crate::bench::content::Content;
 use crate::bench::dialogue::{Done, Failure, Manner};
-use crate::bench::link::{Happening, Link, Ready, Surroundings};
+use crate::bench::link::{Happening, Link, Surroundings};
 use crate::bench::measure::{Clock, Measure, Phase};
 use crate::bench::operation::{Kind, Operation};
 use crate::bench::schedule::Schedule;
@@ -257,13 +257,12 @@ impl<'a> Engine<'a> {
                 if has_ended {
                     self.seats[index].link.half_closed(is_data);
                 }
-                let control = !is_data && (event.is_readable() || has_ended);
-                self.turn(index, Ready { control });
+                self.turn(index, !is_data && (event.is_readable() || has_ended));
             }
             for _ in 0..self.queue.len() {
                 if let Some(index) = self.queue.pop_front() {
                     self.seats[index].is_queued = false;
-                    self.turn(index, Ready { control: true });
+                    self.turn(index, true);
                 }
             }
         }
@@ -271,8 +270,8 @@ impl<'a> Engine<'a> {
     }
 
     /// A turn of one session, and of all that follows from it.
-    fn turn(&mut self, index: usize, ready: Ready) {
-        let more = self.with(index, |link, cx, out| link.turn(ready, cx, out));
+    fn turn(&mut self, index: usize, reads_control: bool) {
+        let more = self.with(index, |link, cx, out| link.turn(reads_control, cx, out));
         self.settle();
         if more {
             self.queue(index);
@@ -357,7 +356,7 @@ impl<'a> Engine<'a> {
                     self.with(index, Link::connect);
                 }
             }
-            Happening::Lost(failure, _) => self.lost(index, failure),
+            Happening::Lost(failure) => self.lost(index, failure),
         }
     }
 
@@ -402,8 +401,7 @@ impl<'a> Engine<'a> {
     }
 
     fn lost(&mut self, index: usize, failure: Failure) {
-        let is_closing = matches!(self.stage, Stage::Closing { .. } | Stage::Over);
-        if is_closing {
+        if matches!(self.stage, Stage::Closing { .. } | Stage::Over) {
             return;
         }
         self.measure.failed(failure);
@@ -411,11 +409,10 @@ impl<'a> Engine<'a> {
         let seat = &mut self.seats[index];
         seat.tries += 1;
         seat.login = None;
-        let is_open = |seat: &&Seat| seat.link.dialogue.is_open();
-        self.open = self.seats.iter().filter(is_open).count();
-        let seat = &mut self.seats[index];
         seat.retry_at = Some(self.ground.clock.now() + RETRY_NS);
         self.retries.push_back(index);
+        let is_open = |seat: &&Seat| seat.link.dialogue.is_open();
+        self.open = self.seats.iter().filter(is_open).count();
     }
 
     /// Gives a session what it can take.
