@@ -133,7 +133,8 @@ enum Stage {
     Over,
 }
 
-struct Seat {
+/// What the loop knows of a session.
+struct Session {
     link: Link,
     /// A login that is under way, and when it should have begun.
     login: Option<u64>,
@@ -152,14 +153,15 @@ pub struct Engine<'a> {
     poll: Poll,
     alarm: Option<Alarm>,
     scratch: Scratch,
-    seats: Vec<Seat>,
+    sessions: Vec<Session>,
     /// Sessions with something to do and no event to come.
     queue: VecDeque<usize>,
     /// Sessions to be opened again.
     retries: VecDeque<usize>,
-    /// Open loop: places for operations, and operations without a place.
-    places: VecDeque<usize>,
-    waiting: VecDeque<u64>,
+    /// Open loop: a session for each operation that it could take, and when those were due that have
+    /// no slot yet.
+    free_slots: VecDeque<usize>,
+    backlog: VecDeque<u64>,
     schedule: Option<Schedule>,
     stage: Stage,
     began: u64,
@@ -191,7 +193,7 @@ impl<'a> Engine<'a> {
             None => None,
             Some(_) => Some(Alarm::new(poll.registry()).map_err(|error| system(&error))?),
         };
-        let seat = |index: usize| Seat {
+        let session = |index: usize| Session {
             link: Link::new(index, Rc::clone(manner)),
             login: None,
             tries: 0,
@@ -207,11 +209,11 @@ impl<'a> Engine<'a> {
             poll,
             alarm,
             scratch: Scratch::default(),
-            seats: (0..terms.sessions).map(seat).collect(),
+            sessions: (0..terms.sessions).map(session).collect(),
             queue: VecDeque::new(),
             retries: VecDeque::new(),
-            places: VecDeque::new(),
-            waiting: VecDeque::new(),
+            free_slots: VecDeque::new(),
+            backlog: VecDeque::new(),
             schedule: None,
             stage: Stage::Opening,
             began: ground.clock.now(),
@@ -255,13 +257,13 @@ impl<'a> Engine<'a> {
                 let (index, is_data) = (token.0 / 2, token.0 % 2 == 1);
                 let has_ended = event.is_read_closed() || event.is_error();
                 if has_ended {
-                    self.seats[index].link.half_closed(is_data);
+                    self.sessions[index].link.half_closed(is_data);
                 }
                 self.turn(index, !is_data && (event.is_readable() || has_ended));
             }
             for _ in 0..self.queue.len() {
                 if let Some(index) = self.queue.pop_front() {
-                    self.seats[index].is_queued = false;
+                    self.sessions[index].is_queued = false;
                     self.turn(index, true);
                 }
             }
@@ -291,16 +293,16 @@ impl<'a> Engine<'a> {
             server: self.ground.server,
             trust: self.ground.trust.as_ref(),
         };
-        let result = act(&mut self.seats[index].link, &mut cx, &mut self.out);
+        let result = act(&mut self.sessions[index].link, &mut cx, &mut self.out);
         let happened = self.out.drain(..).map(|happening| (index, happening));
         self.happened.extend(happened);
-        self.measure.moved(self.seats[index].link.take_moved());
+        self.measure.moved(self.sessions[index].link.take_moved());
         result
     }
 
     fn queue(&mut self, index: usize) {
-        if !self.seats[index].is_queued {
-            self.seats[index].is_queued = true;
+        if !self.sessions[index].is_queued {
+            self.sessions[index].is_queued = true;
             self.queue.push_back(index);
         }
     }
@@ -309,13 +311,13 @@ impl<'a> Engine<'a> {
     fn settle(&mut self) {
         while !self.happened.is_empty() {
             let mut happened = std::mem::take(&mut self.happened);
-            let mut sessions: Vec<usize> = happened.iter().map(|(index, _)| *index).collect();
-            sessions.dedup();
+            let mut indexes: Vec<usize> = happened.iter().map(|(index, _)| *index).collect();
+            indexes.dedup();
             for (index, happening) in happened.drain(..) {
                 self.note(index, happening);
             }
             // Work is given out behind all of it: what is begun together is sent together.
-            sessions.into_iter().for_each(|index| self.give(index));
+            indexes.into_iter().for_each(|index| self.assign(index));
             if self.happened.is_empty() {
                 self.happened = happened;
             }
@@ -329,8 +331,8 @@ impl<'a> Engine<'a> {
             Happening::Ready { login, began } => {
                 self.phase(Phase::Login, login);
                 self.opened(index);
-                let seat = &mut self.seats[index];
-                if let Some(due) = seat.login.take() {
+                let session = &mut self.sessions[index];
+                if let Some(due) = session.login.take() {
                     self.done(
                         index,
                         Done {
@@ -341,18 +343,21 @@ impl<'a> Engine<'a> {
                         },
                     );
                 } else {
-                    self.places
-                        .extend(std::iter::repeat_n(index, self.places_each()));
+                    let slots = match self.terms.per_second {
+                        Some(_) => self.terms.in_flight,
+                        None => 0,
+                    };
+                    self.free_slots.extend(std::iter::repeat_n(index, slots));
                 }
             }
             Happening::Done(done) => self.done(index, done),
             Happening::Refused(failure) => {
                 self.measure.failed(failure);
-                self.vacate(index);
+                self.free_slot(index);
             }
             Happening::Left => {
                 self.open = self.open.saturating_sub(1);
-                if self.seats[index].login.is_some() {
+                if self.sessions[index].login.is_some() {
                     self.with(index, Link::connect);
                 }
             }
@@ -369,11 +374,11 @@ impl<'a> Engine<'a> {
 
     fn opened(&mut self, index: usize) {
         self.open += 1;
-        if self.seats[index].login.is_none() {
+        if self.sessions[index].login.is_none() {
             self.opening = self.opening.saturating_sub(1);
         }
-        self.seats[index].tries = 0;
-        let link = &mut self.seats[index].link;
+        self.sessions[index].tries = 0;
+        let link = &mut self.sessions[index].link;
         if self.ran.greeting.is_empty() {
             self.ran.greeting = link.dialogue.greeting.clone();
             self.ran.features = link.dialogue.features.clone();
@@ -383,20 +388,13 @@ impl<'a> Engine<'a> {
 
     fn done(&mut self, index: usize, done: Done) {
         self.measure.done(&done);
-        self.vacate(index);
+        self.free_slot(index);
     }
 
-    /// A place of an open loop is free again.
-    fn vacate(&mut self, index: usize) {
+    /// Open loop: a slot of the session is free again.
+    fn free_slot(&mut self, index: usize) {
         if self.schedule.is_some() {
-            self.places.push_back(index);
-        }
-    }
-
-    fn places_each(&self) -> usize {
-        match self.terms.per_second {
-            Some(_) => self.terms.in_flight,
-            None => 0,
+            self.free_slots.push_back(index);
         }
     }
 
@@ -405,39 +403,39 @@ impl<'a> Engine<'a> {
             return;
         }
         self.measure.failed(failure);
-        self.places.retain(|place| *place != index);
-        let seat = &mut self.seats[index];
-        seat.tries += 1;
-        seat.login = None;
-        seat.retry_at = Some(self.ground.clock.now() + RETRY_NS);
+        self.free_slots.retain(|slot| *slot != index);
+        let session = &mut self.sessions[index];
+        session.tries += 1;
+        session.login = None;
+        session.retry_at = Some(self.ground.clock.now() + RETRY_NS);
         self.retries.push_back(index);
-        let is_open = |seat: &&Seat| seat.link.dialogue.is_open();
-        self.open = self.seats.iter().filter(is_open).count();
+        let is_open = |session: &&Session| session.link.dialogue.is_open();
+        self.open = self.sessions.iter().filter(is_open).count();
     }
 
     /// Gives a session what it can take.
-    fn give(&mut self, index: usize) {
+    fn assign(&mut self, index: usize) {
         if !matches!(self.stage, Stage::Warming { .. } | Stage::Measuring { .. }) {
             return;
         }
         if self.terms.per_second.is_some() {
-            return self.give_waiting();
+            return self.assign_backlog();
         }
         if self.work_is_over {
             return;
         }
         let most = self.terms.in_flight;
-        let seat = &self.seats[index];
+        let session = &self.sessions[index];
         let ready = match self.terms.logins_only {
-            true => seat.login.is_none() && seat.retry_at.is_none(),
-            false => seat.link.dialogue.is_open() && seat.login.is_none(),
+            true => session.login.is_none() && session.retry_at.is_none(),
+            false => session.link.dialogue.is_open() && session.login.is_none(),
         };
         // Refilled by halves, so that several commands share a packet.
-        if !ready || seat.link.dialogue.outstanding() > most / 2 {
+        if !ready || session.link.dialogue.outstanding() > most / 2 {
             return;
         }
         let mut begun = false;
-        while self.seats[index].link.dialogue.outstanding() < most {
+        while self.sessions[index].link.dialogue.outstanding() < most {
             let Some(operation) = self.work.next(index) else {
                 self.work_is_over = self.terms.length == Length::Work;
                 break;
@@ -456,14 +454,14 @@ impl<'a> Engine<'a> {
     /// True: nothing more can be begun in this session now.
     fn begin(&mut self, index: usize, operation: Operation, due: u64) -> bool {
         if operation != Operation::Login {
-            self.seats[index].link.dialogue.begin(operation, due);
+            self.sessions[index].link.dialogue.begin(operation, due);
             return false;
         }
-        self.seats[index].login = Some(due);
-        match self.seats[index].link.is_closed() {
+        self.sessions[index].login = Some(due);
+        match self.sessions[index].link.is_closed() {
             true => self.with(index, Link::connect),
             false => {
-                self.seats[index].link.leave();
+                self.sessions[index].link.leave();
                 self.send(index);
             }
         }
@@ -476,14 +474,14 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Open loop: operations that are due get places that are free.
-    fn give_waiting(&mut self) {
-        while let (Some(&due), Some(&index)) = (self.waiting.front(), self.places.front()) {
+    /// Open loop: operations that are due get slots that are free.
+    fn assign_backlog(&mut self) {
+        while let (Some(&due), Some(&index)) = (self.backlog.front(), self.free_slots.front()) {
             let Some(operation) = self.work.next(index) else {
                 return;
             };
-            self.waiting.pop_front();
-            self.places.pop_front();
+            self.backlog.pop_front();
+            self.free_slots.pop_front();
             self.begin(index, operation, due);
             self.send(index);
         }
@@ -497,13 +495,13 @@ impl<'a> Engine<'a> {
         while let Some(due) = schedule.arrive(now) {
             arrived = true;
             // Nobody waited for anything: this thread came too late.
-            if now - due > 1_000_000 && self.waiting.is_empty() && !self.places.is_empty() {
+            if now - due > 1_000_000 && self.backlog.is_empty() && !self.free_slots.is_empty() {
                 self.ran.late += 1;
             }
-            self.waiting.push_back(due);
+            self.backlog.push_back(due);
         }
         if arrived {
-            self.give_waiting();
+            self.assign_backlog();
             self.settle();
         }
         if let (Some(alarm), Some(schedule)) = (&mut self.alarm, &self.schedule) {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{CLOSING_NS, DRAIN_NS, Engine, Length, Moment, OPENING_MAX, Seat, Stage, TRIES};
+use super::{CLOSING_NS, DRAIN_NS, Engine, Length, Moment, OPENING_MAX, Session, Stage, TRIES};
 use crate::bench::dialogue::Failure;
 use crate::bench::link::Link;
 use crate::bench::schedule::Schedule;
@@ -20,27 +20,27 @@ impl Engine<'_> {
             self.open_sessions(now);
         }
         while let Some(&index) = self.retries.front() {
-            if self.seats[index].retry_at.is_some_and(|at| at > now) {
+            if self.sessions[index].retry_at.is_some_and(|at| at > now) {
                 break;
             }
             self.retries.pop_front();
-            self.seats[index].retry_at = None;
+            self.sessions[index].retry_at = None;
             match self.stage {
-                Stage::Opening if self.seats[index].tries >= TRIES => {
+                Stage::Opening if self.sessions[index].tries >= TRIES => {
                     return Err(self.cannot_open());
                 }
                 Stage::Opening => self.connect(index),
                 Stage::Warming { .. } | Stage::Measuring { .. } if self.terms.logins_only => {
-                    self.vacate(index);
-                    self.give(index);
+                    self.free_slot(index);
+                    self.assign(index);
                     self.settle();
                 }
                 Stage::Warming { .. } | Stage::Measuring { .. } => self.connect(index),
                 _ => {}
             }
         }
-        for index in 0..self.seats.len() {
-            let link = &self.seats[index].link;
+        for index in 0..self.sessions.len() {
+            let link = &self.sessions[index].link;
             let waits =
                 !link.is_closed() && (!link.dialogue.is_open() || link.dialogue.outstanding() > 0);
             if waits && now.saturating_sub(link.active) > self.ground.timeout_ns {
@@ -80,7 +80,7 @@ impl Engine<'_> {
                     0 => format!("no session can be opened: {why}"),
                     open => format!(
                         "{open} of {} sessions can be opened; the others: {why}",
-                        self.seats.len()
+                        self.sessions.len()
                     ),
                 };
                 Failure::new(class.clone(), text)
@@ -89,7 +89,7 @@ impl Engine<'_> {
     }
 
     fn open_sessions(&mut self, now: u64) {
-        let all = self.seats.len();
+        let all = self.sessions.len();
         if self.terms.logins_only {
             self.next_to_open = all;
             return;
@@ -115,7 +115,7 @@ impl Engine<'_> {
     pub(super) fn proceed(&mut self, now: u64) -> Result<(), Failure> {
         match self.stage {
             Stage::Opening => {
-                let all = self.seats.len();
+                let all = self.sessions.len();
                 if self.open < all && !self.terms.logins_only {
                     // As soon as there is room, not only when time is looked at.
                     if self.next_to_open < all && self.opening < OPENING_MAX / 2 {
@@ -130,12 +130,12 @@ impl Engine<'_> {
                 if let Some(per_second) = self.terms.per_second {
                     self.schedule = Some(Schedule::new(per_second, now));
                     if self.terms.logins_only {
-                        self.places = (0..all).collect();
+                        self.free_slots = (0..all).collect();
                     }
                     return Ok(());
                 }
                 for index in 0..all {
-                    self.give(index);
+                    self.assign(index);
                     self.settle();
                 }
             }
@@ -177,18 +177,19 @@ impl Engine<'_> {
     }
 
     fn is_closed(&self) -> bool {
-        self.seats.iter().all(|seat| seat.link.is_closed())
+        self.sessions.iter().all(|session| session.link.is_closed())
     }
 
     fn is_quiet(&self) -> bool {
-        let is_quiet = |seat: &Seat| seat.login.is_none() && seat.link.dialogue.outstanding() == 0;
-        self.retries.is_empty() && self.seats.iter().all(is_quiet)
+        let is_quiet =
+            |session: &Session| session.login.is_none() && session.link.dialogue.outstanding() == 0;
+        self.retries.is_empty() && self.sessions.iter().all(is_quiet)
     }
 
     fn finish_measuring(&mut self, now: u64) {
         if self.measure.is_on() {
             self.ran.measured_ns = self.measure.end(now);
-            self.ran.waiting = self.waiting.len() as u64;
+            self.ran.waiting = self.backlog.len() as u64;
             self.ran.open = self.open;
             (self.watch)(Moment::End, self.measure);
         }
@@ -199,15 +200,15 @@ impl Engine<'_> {
         self.stage = Stage::Closing {
             until: now + CLOSING_NS,
         };
-        for index in 0..self.seats.len() {
-            let seat = &mut self.seats[index];
-            seat.login = None;
+        for index in 0..self.sessions.len() {
+            let session = &mut self.sessions[index];
+            session.login = None;
             // Whoever is in the middle of something is cut off: goodbye would come behind it.
-            if seat.link.dialogue.is_open() && seat.link.dialogue.outstanding() == 0 {
-                seat.link.leave();
+            if session.link.dialogue.is_open() && session.link.dialogue.outstanding() == 0 {
+                session.link.leave();
                 self.with(index, Link::send);
             } else {
-                seat.link.close();
+                session.link.close();
             }
             self.settle();
         }
