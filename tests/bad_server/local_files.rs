@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::client::*;
 use crate::talk::*;
-use crate::{OWN_VERBS, PATIENCE};
+use crate::{OWN_VERBS, PATIENCE, until};
 
 #[test]
 fn l16_a_local_file_is_never_overwritten_unasked() {
@@ -109,11 +109,10 @@ fn interrupted(signal: &str, shell: &str) -> std::process::ExitStatus {
     command.current_dir(dir.path()).stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
     middle.recv_timeout(PATIENCE).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while names(dir.path()).len() < 2 {
-        assert!(Instant::now() < deadline, "there is no temporary file");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    assert!(
+        until(PATIENCE, || names(dir.path()).len() == 2),
+        "there is no temporary file"
+    );
     let kill = Command::new("kill")
         .args([signal, &child.id().to_string()])
         .status();

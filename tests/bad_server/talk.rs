@@ -71,6 +71,18 @@ impl Talk {
         assert!(!self.control.fill_buf().unwrap().is_empty(), "the end");
     }
 
+    /// The client waits for so long, and neither says anything nor gives up.
+    #[track_caller]
+    pub fn hear_nothing(&mut self, time: Duration) {
+        let Wire::Clear(socket) = self.control.get_ref() else {
+            panic!("inside TLS it cannot be told");
+        };
+        socket.set_read_timeout(Some(time)).unwrap();
+        let came = socket.peek(&mut [0]);
+        assert!(came.is_err(), "it did not wait: {came:?}");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+
     #[track_caller]
     pub fn expect(&mut self, beginning: &str) -> String {
         let line = self.hear();

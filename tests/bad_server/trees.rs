@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use crate::client::*;
 use crate::talk::*;
@@ -324,8 +325,7 @@ fn l13_a_server_may_take_its_time_for_the_digest_of_a_partial() {
     let (outcome, _) = play(dir.path(), &arguments, |talk| {
         talk.login(&[OWN_VERBS, &["PARTIAL"]].concat());
         talk.expect("PARTIAL big");
-        // The time itself is what this is about.
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        talk.hear_nothing(Duration::from_secs(2));
         talk.say("550 nothing");
         talk.answer("UPLOAD 104857600;", "552 quota exceeded");
         talk.rest();

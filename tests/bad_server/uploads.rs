@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::OWN_VERBS;
 use crate::client::*;
 use crate::talk::*;
+use crate::{OWN_VERBS, until};
 
 const BIG: usize = 64 << 20;
 
@@ -184,22 +184,21 @@ fn a_named_pipe_is_opened_once() {
             .unwrap()
             .success()
     );
+    // It opens the pipe when somebody opens it to read, and if that one is gone again, its write fails.
+    let writer = std::thread::spawn(move || fs::write(pipe, "12345"));
     let fake = serve(|talk| {
-        // Time for the writer, which begins as soon as somebody opens the pipe.
-        std::thread::sleep(Duration::from_millis(300));
+        // Whoever opens it sooner than it is needed may close it again.
+        let is_opened = until(Duration::from_millis(300), || writer.is_finished());
+        assert!(!is_opened, "the pipe was opened before the login");
         talk.login(OWN_VERBS);
         talk.expect("UPLOAD 5+ pipe");
         assert_eq!(talk.body(5), b"12345");
         talk.say("226 stored");
         talk.answer("QUIT", "221 bye");
+        writer.join().unwrap().unwrap();
     });
-    // A writer that opened the pipe for a reader who is gone again would be killed by its write.
-    let mut writer = Command::new("sh");
-    writer.args(["-c", "printf 12345 >pipe"]);
-    let mut writer = writer.current_dir(dir.path()).spawn().unwrap();
     let outcome = haul(fake.address, dir.path(), &["upload", "pipe"]);
     outcome.check(0, "");
-    assert!(writer.wait().unwrap().success());
     fake.thread.join().unwrap();
 }
 

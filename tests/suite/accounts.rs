@@ -10,7 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::common::tools::{Done, run, run_with, start};
-use crate::common::wait_for;
+use crate::common::until;
 
 const FILE: &str = "haul-users.toml";
 
@@ -283,10 +283,10 @@ fn a_directory_called_user_is_served_as_dot_user() {
             }
             Ok(())
         });
-        let end = wait_for(Duration::from_secs(10), || told.is_finished().then_some(()));
+        let end = until(Duration::from_secs(10), || told.is_finished());
         let _ = server.kill();
         let _ = server.wait();
-        assert!(end.is_some(), "{dir} is not served in time");
+        assert!(end, "{dir} is not served in time");
         assert_eq!(told.join().expect("reading"), Ok(()));
     }
     let said = run(&mut place.hauld(&["user"])).expect(2).stderr;

@@ -8,7 +8,7 @@ use crate::common::PATIENCE;
 use crate::common::content::{assert_file, assert_same, bytes};
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
-use crate::common::wait_for;
+use crate::common::until;
 
 #[test]
 fn the_server_starts_serves_and_stops() {
@@ -154,10 +154,8 @@ fn the_default_directory_is_made() {
         .current_dir(dir.path());
     command.stdout(std::process::Stdio::null());
     let mut process = crate::common::tools::start(&mut command);
-    let made = wait_for(PATIENCE, || {
-        dir.path().join("haul-data").is_dir().then_some(())
-    });
+    let made = until(PATIENCE, || dir.path().join("haul-data").is_dir());
     process.kill().expect("ending hauld");
     process.wait().expect("ending hauld");
-    assert!(made.is_some(), "haul-data is made");
+    assert!(made, "haul-data is made");
 }

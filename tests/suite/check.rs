@@ -12,7 +12,6 @@ use tempfile::TempDir;
 use crate::common::secure::Pair;
 use crate::common::server::Server;
 use crate::common::tools::run;
-use crate::common::{PATIENCE, wait_for};
 
 /// The lines, and whether all is well.
 fn check(options: &[&str]) -> (String, i32) {
@@ -155,8 +154,7 @@ fn certificates() {
 
     // A server says so too, and serves: what nobody can reach cannot be repaired from afar.
     let server = Server::start(&options);
-    let logged = || server.log().contains("has expired").then_some(());
-    assert!(wait_for(PATIENCE, logged).is_some(), "{}", server.log());
+    server.expect_log("has expired");
 
     let other = Pair::new();
     let other_key = ["--tls-cert", text(&cert), "--tls-key", text(&other.key())].map(String::from);

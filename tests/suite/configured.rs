@@ -12,7 +12,7 @@ use crate::common::content::MIB;
 use crate::common::control::Control;
 use crate::common::secure::Pair;
 use crate::common::server::{Launch, Server};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until};
 
 #[test]
 fn times_without_a_login_a_command_or_a_handshake() {
@@ -37,10 +37,8 @@ fn times_without_a_login_a_command_or_a_handshake() {
 fn noop_keeps_a_session_for_so_long_only() {
     let (server, _dir) = Server::configured("idle-timeout = 1\nnoop-keeps-s = \"2s\"\n", &[]);
     let mut session = Control::login(server.addr());
-    let ended = wait_for(PATIENCE, || {
-        (session.command("NOOP").code == 421).then_some(())
-    });
-    assert!(ended.is_some());
+    let ended = until(PATIENCE, || session.command("NOOP").code == 421);
+    assert!(ended);
 }
 
 #[test]
@@ -57,8 +55,8 @@ fn transfers_that_nobody_takes_or_that_are_too_slow() {
     assert_eq!(session.command("UPLOAD 900000000 u").code, 150);
     let mut body = session.stream().try_clone().expect("another handle");
     let piece = vec![b'x'; MIB / 16];
-    let ended = wait_for(PATIENCE, || body.write_all(&piece).is_err().then_some(()));
-    assert!(ended.is_some(), "a stalled upload is ended");
+    let ended = until(PATIENCE, || body.write_all(&piece).is_err());
+    assert!(ended, "a stalled upload is ended");
     assert!(!server.path("u").exists());
 }
 
@@ -138,11 +136,11 @@ fn r10_one_address_has_so_many_sessions_and_others_get_in() {
         let mut other = login(here(2));
         assert_eq!(other.command("NOOP").code, 200);
         sessions.pop().expect("three").quit();
-        let again = wait_for(PATIENCE, || {
+        let again = until(PATIENCE, || {
             let mut again = Control::open_from(here(1), server.addr());
-            (again.reply().code == 220).then_some(())
+            again.reply().code == 220
         });
-        assert!(again.is_some(), "a place that became free is given away");
+        assert!(again, "a place that became free is given away");
     };
     thread::scope(|scope| scope.spawn(there).join()).expect("no limit was missed");
 }
@@ -152,12 +150,11 @@ fn a_server_that_is_open_to_all_says_so() {
     for (level, may) in [("read", "read"), ("write", "read and write")] {
         let options = ["--anonymous", level, "--run-as", "root"];
         let server = Server::start_at("0.0.0.0:0", &options);
-        let says = format!("strangers may {may} everything without a password");
-        let logged = || server.log().contains(&says).then_some(());
-        assert!(wait_for(PATIENCE, logged).is_some(), "{}", server.log());
+        server.expect_log(&format!(
+            "strangers may {may} everything without a password"
+        ));
     }
     let server = Server::start_at("0.0.0.0:0", &["--run-as", "root"]);
-    let started = || server.log().contains("] serving ").then_some(());
-    assert!(wait_for(PATIENCE, started).is_some());
+    server.expect_log("] serving ");
     assert!(!server.log().contains("strangers may"), "{}", server.log());
 }

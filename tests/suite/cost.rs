@@ -11,14 +11,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use crate::common::content::bytes;
 use crate::common::control::Control;
 use crate::common::server::Server;
-use crate::common::settled;
 use crate::common::trace::{Strace, parse};
+use crate::common::{PATIENCE, settled, until};
 
 const OPERATIONS: usize = 40;
 const FILE_BYTES: usize = 4096;
@@ -219,13 +218,12 @@ fn nothing_ticks_when_nothing_happens() {
     let told = || fs::read_to_string(file.path()).expect("a trace");
     // To be watched interrupts a wait; the reactor goes back to it.
     let before = settled(told);
-    thread::sleep(Duration::from_secs(3));
-    assert_eq!(told(), before, "somebody was at work");
+    let is_busy = until(Duration::from_secs(3), || told() != before);
+    assert!(!is_busy, "somebody was at work: {}", told());
     // And strace would have told.
     drop(sessions);
-    let woken =
-        crate::common::wait_for(crate::common::PATIENCE, || (told() != before).then_some(()));
-    woken.expect("the ends of the sessions are seen");
+    let woken = until(PATIENCE, || told() != before);
+    assert!(woken, "the ends of the sessions are seen");
     strace.detach();
 }
 

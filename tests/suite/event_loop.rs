@@ -12,16 +12,14 @@ use socket2::SockRef;
 use crate::common::content::{KIB, MIB, assert_file, assert_same, bytes};
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until};
 use haul::config::Limits;
 
 /// Waits until the server has closed all sessions, and only then lets the client read.
 #[track_caller]
 fn until_all_are_closed(server: &Server, baseline: usize) {
-    let closed = wait_for(PATIENCE, || {
-        (server.descriptors() <= baseline).then_some(())
-    });
-    assert!(closed.is_some(), "the server does not close");
+    let closed = until(PATIENCE, || server.descriptors() <= baseline);
+    assert!(closed, "the server does not close");
 }
 
 #[test]
@@ -219,9 +217,7 @@ fn send_while_stopped(server: &Server, session: &mut Control, sent: &[u8]) {
     thread::scope(|scope| {
         let sending = scope.spawn(move || sender.write_all(sent).expect("sending"));
         // As much as the buffers take arrives; the rest comes when there is room.
-        wait_for(Duration::from_millis(300), || {
-            sending.is_finished().then_some(())
-        });
+        until(Duration::from_millis(300), || sending.is_finished());
         server.signal(Signal::CONT);
     });
 }
@@ -262,9 +258,7 @@ fn e06_what_exceeds_the_budget_of_a_turn_is_finished_without_another_event() {
         let large = large.clone();
         move || sender.write_all(&large).expect("sending")
     });
-    wait_for(Duration::from_millis(300), || {
-        sending.is_finished().then_some(())
-    });
+    until(Duration::from_millis(300), || sending.is_finished());
     server.signal(Signal::CONT);
     sending.join().expect("sending");
     assert_eq!(session.reply().code, 226);
@@ -438,8 +432,8 @@ fn a_session_that_is_ended_in_a_transfer_and_reads_nothing_ends_alone() {
         expected += BATCH * reply;
         // What moves meanwhile keeps this from counting as stalled.
         data.write_all(&content[..32 * KIB]).expect("sending");
-        let all = || (on_their_way(session.stream()) >= expected).then_some(());
-        if wait_for(Duration::from_millis(300), all).is_none() {
+        let all = || on_their_way(session.stream()) >= expected;
+        if !until(Duration::from_millis(300), all) {
             break;
         }
     }

@@ -16,7 +16,7 @@ use crate::common::secure::Pair;
 use crate::common::server::{Server, four_questions};
 use crate::common::tools::{curl, curl_command, finish, start};
 use crate::common::trace::Traced;
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until, wait_for};
 
 fn sha256(content: &[u8]) -> String {
     hex(&Sha256::digest(content))
@@ -203,7 +203,10 @@ fn p23_a_control_connection_that_ends_just_behind_the_data_ends_the_upload_too()
         data.write_all(&content).expect("sending");
         drop(data);
         // All of it is there, and on its way to the disk.
-        wait_for(PATIENCE, || traced.is_told("fsync(").then_some(())).expect("a commit begins");
+        assert!(
+            until(PATIENCE, || traced.is_told("fsync(")),
+            "a commit begins"
+        );
         if reset_too {
             reset(session.stream());
         }
@@ -239,8 +242,10 @@ fn p23_of_two_uploads_of_one_name_that_ended_behind_their_data_the_later_one_is_
         session
     };
     let before_them = store("other", b"x");
-    let began = || traced.is_told("fsync(").then_some(());
-    wait_for(PATIENCE, began).expect("a commit begins");
+    assert!(
+        until(PATIENCE, || traced.is_told("fsync(")),
+        "a commit begins"
+    );
     let (older, newer) = (bytes(26, 5000), bytes(27, 3000));
     let sessions = [store("f", &older), store("f", &newer)];
     drop((sessions, before_them));
@@ -266,15 +271,20 @@ fn p23_of_uploads_that_ended_behind_their_data_as_many_are_kept_as_of_any() {
         session
     };
     let first = begin(0);
-    let began = || traced.is_told("fsync(").then_some(());
-    wait_for(PATIENCE, began).expect("a commit begins");
+    assert!(
+        until(PATIENCE, || traced.is_told("fsync(")),
+        "a commit begins"
+    );
     // The others wait behind it.
     let others: Vec<_> = (1..=KEPT_MAX).map(begin).collect();
     drop((first, others));
     let last = Control::login(server.addr()).command(&format!("PARTIAL f{KEPT_MAX}"));
     assert_eq!(last.code, 213, "all are kept by now");
     let kept = || hidden(server).len();
-    wait_for(PATIENCE, || (kept() == KEPT_MAX).then_some(())).expect("the oldest one goes");
+    assert!(
+        until(PATIENCE, || kept() == KEPT_MAX),
+        "the oldest one goes"
+    );
 }
 
 /// Who says goodbye has not been killed.
@@ -287,8 +297,10 @@ fn p23_who_says_quit_behind_an_upload_need_not_wait_for_the_answer() {
     assert_eq!(session.command("STOR f").code, 150);
     data.write_all(&content).expect("sending");
     drop(data);
-    let began = || traced.is_told("fsync(").then_some(());
-    wait_for(PATIENCE, began).expect("a commit begins");
+    assert!(
+        until(PATIENCE, || traced.is_told("fsync(")),
+        "a commit begins"
+    );
     session.send(b"QUIT\r\n");
     session.stream().shutdown(Shutdown::Write).expect("ending");
     assert_eq!(session.reply().code, 226);
@@ -395,8 +407,8 @@ fn c09_a_second_server_leaves_alone_what_the_first_writes() {
     let mut session = Control::login(server.addr());
     assert_eq!(session.command(&format!("UPLOAD {size} f")).code, 150);
     session.send(&vec![b'x'; size / 2]);
-    let named = wait_for(PATIENCE, || (hidden(&server).len() == 1).then_some(()));
-    assert!(named.is_some(), "{:?}", hidden(&server));
+    let named = until(PATIENCE, || hidden(&server).len() == 1);
+    assert!(named, "{:?}", hidden(&server));
     // The first has looked for such names when it began.
     let dead = server.path(".haul-0123456789abcdef");
     fs::write(&dead, "x").expect("writing");
@@ -409,8 +421,8 @@ fn c09_a_second_server_leaves_alone_what_the_first_writes() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .expect("starting hauld");
-    let swept = wait_for(PATIENCE, || (!dead.exists()).then_some(()));
-    assert!(swept.is_some(), "what nobody writes is still there");
+    let swept = until(PATIENCE, || !dead.exists());
+    assert!(swept, "what nobody writes is still there");
     session.send(&vec![b'x'; size / 2]);
     assert_eq!(session.reply().code, 226);
     second.kill().expect("killing");

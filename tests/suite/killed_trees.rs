@@ -22,7 +22,7 @@ use crate::common::content::{MIB, bytes};
 use crate::common::control::Control;
 use crate::common::server::{Launch, Server};
 use crate::common::site::Site;
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until, wait_for};
 
 const ROUNDS: u64 = 12;
 const KILLS_OF_A_ROUND: u64 = 3;
@@ -118,7 +118,7 @@ impl State {
                 break;
             }
             // Whoever is to be killed is, before anybody learns that nothing follows.
-            wait_for(PATIENCE, || (!self.is_stopped()).then_some(()));
+            until(PATIENCE, || !self.is_stopped());
         }
         let _ = from.shutdown(Shutdown::Both);
         let _ = to.shutdown(Shutdown::Both);
@@ -321,10 +321,8 @@ impl Round {
         }
         let server = self.server.as_ref().unwrap();
         let baseline = self.baseline;
-        let quiet = wait_for(PATIENCE, || {
-            (server.descriptors() <= baseline).then_some(())
-        });
-        assert!(quiet.is_some(), "sessions are left");
+        let quiet = until(PATIENCE, || server.descriptors() <= baseline);
+        assert!(quiet, "sessions are left");
         false
     }
 

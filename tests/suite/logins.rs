@@ -8,12 +8,11 @@ use std::thread;
 
 use rustix::process::Signal;
 
-use crate::common::PATIENCE;
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
 use crate::common::tools::run_with;
 use crate::common::users::{Users, logged_in, password};
-use crate::common::wait_for;
+use crate::common::{PATIENCE, until, wait_for};
 use crate::files::walls::{SECRET, VERBS, try_verb};
 
 #[test]
@@ -138,10 +137,7 @@ fn a01_a_wrong_password_is_answered_late_and_delays_nobody() {
     let mut session = Control::connect(server.addr());
     session.send(b"USER anna\r\nPASS wrong\r\nNOOP\r\n");
     assert_eq!(session.reply().code, 331);
-    let refused = wait_for(PATIENCE, || {
-        server.log().contains("login failed").then_some(())
-    });
-    assert!(refused.is_some());
+    server.expect_log("login failed");
     // Hashes are computed and sessions answered while the refusal waits.
     logged_in(&server, "anna", "secret").quit();
     assert_eq!(other.command("NOOP").code, 200);
@@ -258,12 +254,12 @@ fn a04_who_hangs_up_does_not_free_a_place() {
     );
     // The address is locked now, but another one is let in once the queue has drained.
     let other: IpAddr = "127.0.0.8".parse().expect("an address");
-    let let_in = wait_for(6 * PATIENCE, || {
+    let let_in = until(6 * PATIENCE, || {
         let mut session = Control::open_from(other, server.addr()).greeted();
         be_patient(&session);
-        (password(&mut session, "anna", "secret") == 230).then_some(())
+        password(&mut session, "anna", "secret") == 230
     });
-    assert!(let_in.is_some());
+    assert!(let_in);
     four_questions(&server, baseline);
 }
 
@@ -317,11 +313,11 @@ fn sighup_reads_the_users_again_and_keeps_them_when_the_file_is_wrong() {
     let mut anna = logged_in(&server, "anna", "secret");
     users.user(&["passwd", "anna"], "changed");
     server.signal(Signal::HUP);
-    let changed = wait_for(PATIENCE, || {
+    let changed = until(PATIENCE, || {
         let mut session = Control::connect(server.addr());
-        (password(&mut session, "anna", "changed") == 230).then_some(())
+        password(&mut session, "anna", "changed") == 230
     });
-    assert!(changed.is_some());
+    assert!(changed);
     assert_eq!(
         anna.command("NOOP").code,
         200,
@@ -331,10 +327,7 @@ fn sighup_reads_the_users_again_and_keeps_them_when_the_file_is_wrong() {
     let good = fs::read(users.path()).expect("reading");
     fs::write(users.path(), "[users.anna]\nnonsense = 1\n").expect("writing");
     server.signal(Signal::HUP);
-    let told = wait_for(PATIENCE, || {
-        server.log().contains("stay as they were").then_some(())
-    });
-    assert!(told.is_some(), "{}", server.log());
+    server.expect_log("stay as they were");
     logged_in(&server, "anna", "changed").quit();
     fs::write(users.path(), good).expect("writing");
     four_questions(&server, baseline);
@@ -345,8 +338,7 @@ fn a_home_that_is_missing_is_told_at_start_and_keeps_its_user_out() {
     let users = Users::new(&[("anna", "secret", &["--home", "/absent/anna"])]);
     let server = users.server();
     let says = |text: &str| {
-        let said = wait_for(PATIENCE, || server.log().contains(text).then_some(()));
-        assert!(said.is_some(), "{text}: {}", server.log());
+        server.expect_log(text);
     };
     says("anna cannot log in: the home /absent/anna cannot be used");
     let mut session = Control::connect(server.addr());

@@ -17,16 +17,14 @@ use crate::common::control::Control;
 use crate::common::secure::{Pair, Secure, finish};
 use crate::common::server::{Server, four_questions};
 use crate::common::trace::{Call, Strace, Traced};
-use crate::common::{heavy, wait_for};
+use crate::common::{heavy, until};
 
 /// Has the server find all that fits into the socket's buffers at once.
 fn while_stopped(server: &Server, send: impl FnOnce() + Send) {
     server.signal(Signal::STOP);
     thread::scope(|scope| {
         let sending = scope.spawn(send);
-        wait_for(Duration::from_millis(300), || {
-            sending.is_finished().then_some(())
-        });
+        until(Duration::from_millis(300), || sending.is_finished());
         server.signal(Signal::CONT);
     });
 }

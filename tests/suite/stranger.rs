@@ -9,7 +9,7 @@ use crate::common::bytewise::rest_of;
 use crate::common::control::Control;
 use crate::common::server::{Launch, Server, four_questions};
 use crate::common::users::Users;
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until, wait_for};
 
 const FILE: &str = "canary-file";
 const USER: &str = "canary-user";
@@ -125,10 +125,8 @@ fn a_stranger_is_told_nothing_and_leaves_nothing() {
     assert!(heard < 10 * said, "{heard} bytes of answers to {said}");
     let grown = server.rss_kib().saturating_sub(memory_kib);
     assert!(grown < 2048, "{grown} KiB more");
-    let gone = wait_for(PATIENCE, || {
-        (server.descriptors() <= descriptors).then_some(())
-    });
-    assert!(gone.is_some(), "{} descriptors", server.descriptors());
+    let gone = until(PATIENCE, || server.descriptors() <= descriptors);
+    assert!(gone, "{} descriptors", server.descriptors());
     let names: Vec<_> = fs::read_dir(server.root())
         .expect("reading")
         .flatten()
@@ -145,13 +143,8 @@ fn a_stranger_writes_only_lines_that_say_whose_they_are() {
         told(&server, saying);
     }
     let ended = |server: &Server| server.log().matches("] ended: ").count();
-    let all_ended = wait_for(PATIENCE, || (ended(&server) >= all.len()).then_some(()));
-    assert!(
-        all_ended.is_some(),
-        "{} of {} have ended",
-        ended(&server),
-        all.len()
-    );
+    let all_ended = until(PATIENCE, || ended(&server) >= all.len());
+    assert!(all_ended, "{} of {} have ended", ended(&server), all.len());
     server.stop();
     let log = server.log();
     for line in log.lines() {
@@ -223,13 +216,10 @@ fn a_stranger_causes_no_file_system_call() {
     assert_eq!(session.command(&format!("PASS {PASSWORD}")).code, 230);
     assert_eq!(session.command(&format!("SIZE {FILE}")).code, 213);
     session.quit();
-    let seen = wait_for(PATIENCE, || {
-        lines(&trace)
-            .iter()
-            .any(|line| line.contains(FILE))
-            .then_some(())
+    let seen = until(PATIENCE, || {
+        lines(&trace).iter().any(|line| line.contains(FILE))
     });
-    assert!(seen.is_some(), "{:?}", lines(&trace));
+    assert!(seen, "{:?}", lines(&trace));
     let before = lines(&trace).len();
     for saying in sayings() {
         told(&server, &saying);
@@ -269,10 +259,8 @@ fn a_stranger_holds_one_descriptor() {
         session.reply();
         assert_eq!(server.descriptors(), baseline + 1, "{}", verb.name);
         drop(session);
-        let gone = wait_for(PATIENCE, || {
-            (server.descriptors() == baseline).then_some(())
-        });
-        assert!(gone.is_some(), "{}", verb.name);
+        let gone = until(PATIENCE, || server.descriptors() == baseline);
+        assert!(gone, "{}", verb.name);
     }
     four_questions(&server, baseline);
 }

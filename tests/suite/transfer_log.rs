@@ -5,13 +5,13 @@ use std::path::Path;
 
 use crate::common::control::Control;
 use crate::common::server::{Launch, Server};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until};
 
 /// The lines, once there are `count` of them.
 fn lines(log: &Path, count: usize) -> Vec<String> {
     let read = || fs::read_to_string(log).unwrap_or_default();
-    let enough = || (read().lines().count() >= count).then_some(());
-    assert!(wait_for(PATIENCE, enough).is_some(), "{}", read());
+    let enough = || read().lines().count() >= count;
+    assert!(until(PATIENCE, enough), "{}", read());
     let lines: Vec<String> = read().lines().map(String::from).collect();
     assert_eq!(lines.len(), count, "{lines:?}");
     lines

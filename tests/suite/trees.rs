@@ -17,7 +17,7 @@ use crate::common::content::{MIB, ODD_NAMES, bytes};
 use crate::common::server::Server;
 use crate::common::site::{Site, against_each_server};
 use crate::common::tools::run;
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until};
 
 against_each_server!(
     a_tree_goes_up_and_comes_down,
@@ -352,11 +352,11 @@ fn killed(site: &Site, args: &[&dyn AsRef<OsStr>], is_time: impl Fn() -> bool) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let came = wait_for(PATIENCE, || is_time().then_some(()));
+    let came = until(PATIENCE, is_time);
     child.kill().unwrap();
     let status = child.wait().unwrap();
     assert!(
-        came.is_some() && status.code().is_none(),
+        came && status.code().is_none(),
         "it ended too soon: {status}"
     );
 }

@@ -10,13 +10,9 @@ use tempfile::TempDir;
 use crate::common::control::Control;
 use crate::common::secure::{Pair, Secure};
 use crate::common::server::{Server, four_questions};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until};
 
 const NOBODY: u32 = 65534;
-
-fn logs(server: &Server, text: &str) -> bool {
-    wait_for(PATIENCE, || server.log().contains(text).then_some(())).is_some()
-}
 
 /// A users file behind a link, as it can be anywhere.
 fn linked(text: &str) -> (TempDir, TempDir, String) {
@@ -43,7 +39,7 @@ fn landlock_keeps_the_process_from_all_other_files() {
         let (_here, elsewhere, link) = linked("");
         let switch = if walled { "auto" } else { "off" };
         let server = Server::start(&["--users", &link, "--landlock", switch]);
-        assert!(logs(&server, "Landlock"));
+        server.expect_log("Landlock");
         let in_force = server.log().contains("Landlock: nothing outside");
         if walled && !in_force {
             println!("this kernel has no Landlock that can be used; the log says so:");
@@ -56,19 +52,19 @@ fn landlock_keeps_the_process_from_all_other_files() {
         fs::write(elsewhere.path().join("second.toml"), "").unwrap();
         lead_to(&link, &elsewhere.path().join("second.toml"));
         server.signal(Signal::HUP);
-        assert!(logs(&server, "SIGHUP: 0 users"), "{}", server.log());
+        server.expect_log("SIGHUP: 0 users");
         lead_to(&link, &outside.path().join("other.toml"));
         server.signal(Signal::HUP);
         if in_force {
-            assert!(logs(&server, "SIGHUP: the users stay as they were"));
+            server.expect_log("SIGHUP: the users stay as they were");
             assert!(
                 server.log().contains("ermission denied"),
                 "{}",
                 server.log()
             );
         } else {
-            let both = || (server.log().matches("SIGHUP: 0 users").count() == 2).then_some(());
-            assert!(wait_for(PATIENCE, both).is_some(), "{}", server.log());
+            let both = || server.log().matches("SIGHUP: 0 users").count() == 2;
+            assert!(until(PATIENCE, both), "{}", server.log());
         }
     }
 }
@@ -121,11 +117,7 @@ fn a_certificate_behind_links_can_be_renewed_behind_landlock() {
     lead_to(&text(&cert), &renamed(&archive.cert()));
     lead_to(&text(&key), &renamed(&archive.key()));
     server.signal(Signal::HUP);
-    assert!(
-        logs(&server, "new sessions get this certificate"),
-        "{}",
-        server.log()
-    );
+    server.expect_log("new sessions get this certificate");
     fs::copy(archive.cert().with_extension("2.pem"), archive.cert()).unwrap();
     let mut session = Secure::login(server.addr(), archive.client());
     assert_eq!(session.stor("f", b"content"), 226);
@@ -158,11 +150,7 @@ fn root_is_given_up_by_all_threads_and_for_good() {
         "--anonymous",
         "write",
     ]);
-    assert!(
-        logs(&server, "this runs as nobody (uid 65534"),
-        "{}",
-        server.log()
-    );
+    server.expect_log("this runs as nobody (uid 65534");
     let ids = format!("{NOBODY} {NOBODY} {NOBODY} {NOBODY}");
     for (field, value) in [
         ("Uid:", &*ids),
@@ -186,22 +174,14 @@ fn root_is_given_up_by_all_threads_and_for_good() {
     assert_eq!(fs::metadata(server.path("f")).unwrap().uid(), NOBODY);
     // What only root may read was read at start, and is out of reach now.
     server.signal(Signal::HUP);
-    assert!(
-        logs(&server, "the users stay as they were"),
-        "{}",
-        server.log()
-    );
+    server.expect_log("the users stay as they were");
 }
 
 #[test]
 fn root_on_loopback_is_warned_about() {
     let server = Server::start(&[]);
-    assert!(
-        logs(&server, "this runs as root; --run-as"),
-        "{}",
-        server.log()
-    );
+    server.expect_log("this runs as root; --run-as");
     let server = Server::start(&["--run-as", "root"]);
-    assert!(logs(&server, "this runs as root, as --run-as says"));
+    server.expect_log("this runs as root, as --run-as says");
     assert_eq!(of_all_threads(&server, "NoNewPrivs:")[0], "1");
 }

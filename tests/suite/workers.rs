@@ -14,7 +14,7 @@ use crate::common::network::in_a_network;
 use crate::common::server::{Launch, Server};
 use crate::common::tools::{run, run_with};
 use crate::common::users::{Users, logged_in, password};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until, wait_for};
 
 /// The children of a process.
 fn children(parent: u32) -> Vec<u32> {
@@ -163,23 +163,23 @@ fn a_worker_that_dies_takes_only_its_own_sessions_along() {
     let again = again.expect("another is started");
     assert!(pids.iter().any(|pid| again.contains(pid)));
     let mut used: Vec<u32> = Vec::new();
-    let both = wait_for(PATIENCE, || {
+    let both = until(PATIENCE, || {
         let session = Control::login(server.addr());
         used.push(worker_of(&session));
-        again.iter().all(|pid| used.contains(pid)).then_some(())
+        again.iter().all(|pid| used.contains(pid))
     });
-    both.expect("both serve");
+    assert!(both, "both serve");
     assert_eq!(second.upload("x", b"x").code, 226);
     // One that is asked to end does so in order, and there is another.
     let asked = worker_of(&second);
     send(asked, Signal::TERM);
     assert_eq!(second.reply().code, 421);
     second.expect_eof();
-    let pids = wait_for(PATIENCE, || {
+    let pids = until(PATIENCE, || {
         let pids = children(server.pid());
-        (pids.len() == 2 && !pids.contains(&asked)).then_some(())
+        pids.len() == 2 && !pids.contains(&asked)
     });
-    pids.expect("another is started");
+    assert!(pids, "another is started");
     for _ in 0..10 {
         Control::login(server.addr()).quit();
     }
@@ -193,7 +193,7 @@ fn a_worker_that_cannot_start_is_tried_again_in_growing_pauses() {
     let good = fs::read(users.path()).expect("reading");
     fs::write(users.path(), "nonsense").expect("writing");
     send(pids[0], Signal::KILL);
-    let told = wait_for(PATIENCE, || {
+    let told = until(PATIENCE, || {
         let log = server.log();
         let pauses = [
             "in 100 ms",
@@ -202,18 +202,15 @@ fn a_worker_that_cannot_start_is_tried_again_in_growing_pauses() {
             "in 800 ms",
             "in 1600 ms",
         ];
-        pauses.iter().all(|pause| log.contains(pause)).then_some(())
+        pauses.iter().all(|pause| log.contains(pause))
     });
-    told.unwrap_or_else(|| panic!("{}", server.log()));
+    assert!(told, "{}", server.log());
     // Meanwhile the other one has everybody.
     for _ in 0..20 {
         Control::login(server.addr()).quit();
     }
     fs::write(users.path(), good).expect("writing");
-    let again = wait_for(PATIENCE, || {
-        server.log().contains("serves again").then_some(())
-    });
-    again.unwrap_or_else(|| panic!("{}", server.log()));
+    server.expect_log("serves again");
 }
 
 #[test]
@@ -225,11 +222,11 @@ fn nothing_is_left_of_workers_whose_parent_is_killed() {
     server.gone();
     assert_eq!(session.reply().code, 421);
     session.expect_eof();
-    let gone = wait_for(PATIENCE, || {
+    let gone = until(PATIENCE, || {
         let mut paths = pids.iter().map(|pid| format!("/proc/{pid}/exe"));
-        paths.all(|path| fs::read_link(path).is_err()).then_some(())
+        paths.all(|path| fs::read_link(path).is_err())
     });
-    gone.expect("the workers end");
+    assert!(gone, "the workers end");
 }
 
 #[test]
@@ -238,10 +235,10 @@ fn signals_are_passed_on() {
     let mut server = users.server_with("workers = 3\n");
     users.user(&["add", "ben"], "other");
     server.signal(Signal::HUP);
-    let all = wait_for(PATIENCE, || {
-        (server.log().matches("SIGHUP: 2 users").count() == 3).then_some(())
+    let all = until(PATIENCE, || {
+        server.log().matches("SIGHUP: 2 users").count() == 3
     });
-    all.unwrap_or_else(|| panic!("{}", server.log()));
+    assert!(all, "{}", server.log());
     for _ in 0..10 {
         logged_in(&server, "ben", "other").quit();
     }
@@ -250,10 +247,8 @@ fn signals_are_passed_on() {
     assert_eq!(session.command(&format!("UPLOAD {MIB} late")).code, 150);
     session.send(&content[..1000]);
     server.signal(Signal::TERM);
-    let stopping = wait_for(PATIENCE, || {
-        (server.log().matches("stopping: ").count() == 3).then_some(())
-    });
-    stopping.unwrap_or_else(|| panic!("{}", server.log()));
+    let stopping = until(PATIENCE, || server.log().matches("stopping: ").count() == 3);
+    assert!(stopping, "{}", server.log());
     session.send(&content[1000..]);
     assert_eq!(session.reply().code, 226);
     assert_eq!(session.reply().code, 421);
@@ -272,10 +267,7 @@ fn guesses_at_a_password_count_for_all_workers() {
     // A worker that was not there hears of it.
     let dead = workers(&server, 3)[0];
     send(dead, Signal::KILL);
-    let again = wait_for(PATIENCE, || {
-        server.log().contains("serves again").then_some(())
-    });
-    again.unwrap_or_else(|| panic!("{}", server.log()));
+    server.expect_log("serves again");
     for _ in 0..20 {
         assert_eq!(guess("secret"), 530, "it is locked everywhere");
     }
@@ -285,24 +277,24 @@ fn guesses_at_a_password_count_for_all_workers() {
 fn sessions_count_for_all_workers() {
     let server = Server::start(&["--workers", "3", "--max-sessions", "6"]);
     let mut sessions: Vec<Control> = Vec::new();
-    let full = wait_for(PATIENCE, || {
+    let full = until(PATIENCE, || {
         let mut next = Control::open(server.addr());
         match next.reply().code {
             220 => sessions.push(next.logged_in()),
             code => assert_eq!(code, 421),
         }
-        (sessions.len() >= 6).then_some(())
+        sessions.len() >= 6
     });
-    full.expect("six get in");
-    let refused = wait_for(PATIENCE, || {
-        (Control::open(server.addr()).reply().code == 421).then_some(())
+    assert!(full, "six get in");
+    let refused = until(PATIENCE, || {
+        Control::open(server.addr()).reply().code == 421
     });
-    refused.expect("more do not");
+    assert!(refused, "more do not");
     sessions.pop().expect("a session").quit();
-    let room = wait_for(PATIENCE, || {
-        (Control::open(server.addr()).reply().code == 220).then_some(())
+    let room = until(PATIENCE, || {
+        Control::open(server.addr()).reply().code == 220
     });
-    room.expect("a place that was given up is for the next");
+    assert!(room, "a place that was given up is for the next");
 }
 
 #[test]

@@ -34,6 +34,11 @@ pub fn wait_for<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Op
     }
 }
 
+/// Waits until something is so, for as long as `patience`. False: it did not come true.
+pub fn until(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    wait_for(patience, || is_so().then_some(())).is_some()
+}
+
 /// Asks until two answers in a row, a tenth of a second apart, are the same: what was begun is done.
 pub fn settled<T: PartialEq>(mut ask: impl FnMut() -> T) -> T {
     let deadline = Instant::now() + PATIENCE;

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::control::Control;
-use super::{PATIENCE, wait_for};
+use super::{PATIENCE, until, wait_for};
 
 /// How the names begin that hauld gives to what is not yet published.
 const STAGED_PREFIX: &[u8] = b".haul-";
@@ -182,6 +182,13 @@ impl Server {
         String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
     }
 
+    /// Waits until it has logged a text.
+    #[track_caller]
+    pub fn expect_log(&self, text: &str) {
+        let is_logged = until(PATIENCE, || self.log().contains(text));
+        assert!(is_logged, "{text:?} is not in the log: {}", self.log());
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
@@ -297,9 +304,9 @@ impl Server {
 
     /// The log is whole once the process, and whoever else may write to it, has ended.
     fn await_end_of_log(&self) {
-        wait_for(Duration::from_secs(1), || {
+        until(Duration::from_secs(1), || {
             let reader = self.log_reader.as_ref();
-            reader.is_none_or(JoinHandle::is_finished).then_some(())
+            reader.is_none_or(JoinHandle::is_finished)
         });
     }
 
@@ -350,11 +357,7 @@ pub fn four_questions(server: &Server, baseline: usize) {
     );
     session.quit();
 
-    if wait_for(PATIENCE, || {
-        (server.descriptors() <= baseline).then_some(())
-    })
-    .is_none()
-    {
+    if !until(PATIENCE, || server.descriptors() <= baseline) {
         let names: Vec<_> = fs::read_dir(format!("/proc/{}/fd", server.pid()))
             .expect("running")
             .flatten()
@@ -367,11 +370,11 @@ pub fn four_questions(server: &Server, baseline: usize) {
     }
 
     let mut staged = Vec::new();
-    let none = wait_for(PATIENCE, || {
+    let none = until(PATIENCE, || {
         staged = server.staged();
-        staged.is_empty().then_some(())
+        staged.is_empty()
     });
-    assert!(none.is_some(), "staged files are left: {staged:?}");
+    assert!(none, "staged files are left: {staged:?}");
 
     assert!(
         !server.log().contains("panic"),

@@ -12,7 +12,7 @@ use crate::common::content::{KIB, MIB, bytes};
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
 use crate::common::trace::Traced;
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until, wait_for};
 
 /// The first sync of each thread takes three seconds.
 const SLOW: &[&str] = &["fsync:delay_enter=3000000:when=1"];
@@ -112,8 +112,8 @@ fn e12_a_session_that_ends_gets_no_answer_and_its_upload_is_there() {
     for _ in 0..5 {
         assert_eq!(next.command("PWD").code, 257);
     }
-    let there = wait_for(PATIENCE, || traced.server.path("a").exists().then_some(()));
-    there.expect("it was whole, so it is stored");
+    let there = until(PATIENCE, || traced.server.path("a").exists());
+    assert!(there, "it was whole, so it is stored");
     for _ in 0..5 {
         assert_eq!(next.command("PWD").code, 257);
     }

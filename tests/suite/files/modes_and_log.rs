@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use crate::common::bytewise::{command, on_path};
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until};
 
 #[test]
 fn f18_nobody_forges_a_line_of_the_log() {
@@ -45,15 +45,15 @@ fn f18_nobody_forges_a_line_of_the_log() {
         }
     }
     session.quit();
-    let ended = wait_for(PATIENCE, || {
+    let ended = until(PATIENCE, || {
         let count = server
             .log()
             .lines()
             .filter(|l| l.contains("ended: "))
             .count();
-        (count >= 7).then_some(())
+        count >= 7
     });
-    assert!(ended.is_some(), "each session is logged: {}", server.log());
+    assert!(ended, "each session is logged: {}", server.log());
     four_questions(&server, baseline);
     assert_eq!(server.stop(), 0);
     let log = server.log();

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use crate::common::bytewise::{reset, rest_of};
 use crate::common::control::{Control, connect};
 use crate::common::server::{Launch, Server, four_questions};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until};
 
 /// Far below what a busy loop takes, and above what a busy machine makes of rounding.
 const CPU_OF_WAITING: Duration = Duration::from_millis(200);
@@ -20,11 +20,10 @@ fn many(server: &Server, count: usize) -> Vec<TcpStream> {
 
 /// A new connection is served although no event told of the old ones that waited.
 fn is_served(server: &Server) -> bool {
-    wait_for(PATIENCE, || {
+    until(PATIENCE, || {
         let mut session = Control::open(server.addr());
-        (session.reply().code == 220 && session.command("NOOP").code == 200).then_some(())
+        session.reply().code == 220 && session.command("NOOP").code == 200
     })
-    .is_some()
 }
 
 #[test]
@@ -68,10 +67,8 @@ fn r08_connections_that_wait_for_descriptors_are_not_forgotten() {
         prlimit(pid, Resource::Nofile, limit).expect("lowering its limit");
         let mut session = Control::login(server.addr());
         let crowd = many(&server, 200);
-        let full = wait_for(PATIENCE, || {
-            (server.descriptors() as u64 >= few).then_some(())
-        });
-        assert!(full.is_some(), "{} of {few}", server.descriptors());
+        let full = until(PATIENCE, || server.descriptors() as u64 >= few);
+        assert!(full, "{} of {few}", server.descriptors());
         let cpu = server.cpu_in_a_second();
         assert!(cpu < CPU_OF_WAITING, "{cpu:?} in a second of being full");
         assert_eq!(session.command("NOOP").code, 200, "who is in stays in");

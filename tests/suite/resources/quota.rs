@@ -5,12 +5,11 @@ use std::net::TcpStream;
 
 use rustix::process::Signal;
 
-use crate::common::PATIENCE;
 use crate::common::content::{KIB, bytes};
 use crate::common::control::Control;
 use crate::common::server::{Launch, Server, four_questions};
 use crate::common::users::{Users, logged_in};
-use crate::common::wait_for;
+use crate::common::{PATIENCE, until, wait_for};
 
 const QUOTA: usize = 1000 * KIB;
 const MOST: usize = QUOTA * 7 / 10;
@@ -82,15 +81,11 @@ fn used(session: &mut Control) -> (usize, usize) {
 #[track_caller]
 fn settles(session: &mut Control, bytes: usize, files: usize) {
     let mut last = (0, 0);
-    let settled = wait_for(PATIENCE, || {
+    let settled = until(PATIENCE, || {
         last = used(session);
-        (last == (bytes, files)).then_some(())
+        last == (bytes, files)
     });
-    assert!(
-        settled.is_some(),
-        "{last:?} instead of {:?}",
-        (bytes, files)
-    );
+    assert!(settled, "{last:?} instead of {:?}", (bytes, files));
 }
 
 /// A verb that stores over a data connection. Who is refused on the way is hung up on.
@@ -224,10 +219,8 @@ fn f16_what_is_given_up_is_free_again() {
         drop(other);
         drop(data);
         // What arrived is kept, to be continued, and counts until it is removed.
-        let removed = wait_for(PATIENCE, || {
-            (session.command("DELE f").code == 250).then_some(())
-        });
-        removed.expect("something is kept");
+        let removed = until(PATIENCE, || session.command("DELE f").code == 250);
+        assert!(removed, "something is kept");
         settles(&mut session, 0, 1);
     }
     assert_eq!(session.upload("f", &bytes(16, QUOTA)).code, 226);
@@ -298,11 +291,14 @@ fn f16_a_restart_and_a_reload_lose_nothing() {
     assert_eq!(session.upload("f", &bytes(1, MOST)).code, 226);
     users.user(&["set", "anna", "--quota-bytes", "10"], "");
     first.signal(Signal::HUP);
-    let refused = wait_for(PATIENCE, || {
+    let refused = until(PATIENCE, || {
         let text = session.command("SITE QUOTA").text;
-        text.contains(" of 10 bytes").then_some(())
+        text.contains(" of 10 bytes")
     });
-    refused.expect("the reload lowers the limit of those who are there");
+    assert!(
+        refused,
+        "the reload lowers the limit of those who are there"
+    );
     assert_eq!(session.upload("g", b"x").code, 552);
     settles(&mut session, MOST, 2);
     users.user(
@@ -317,20 +313,19 @@ fn f16_a_restart_and_a_reload_lose_nothing() {
         "",
     );
     first.signal(Signal::HUP);
-    let free = wait_for(PATIENCE, || {
-        (session.command("SITE QUOTA").text == "There is no quota.").then_some(())
+    let free = until(PATIENCE, || {
+        session.command("SITE QUOTA").text == "There is no quota."
     });
-    free.expect("the reload takes the limit away");
+    assert!(free, "the reload takes the limit away");
     users.user(&["set", "anna", "--quota-bytes", &QUOTA.to_string()], "");
     first.signal(Signal::HUP);
-    let limited = wait_for(PATIENCE, || {
-        session
-            .command("SITE QUOTA")
-            .text
-            .contains(" of ")
-            .then_some(())
+    let limited = until(PATIENCE, || {
+        session.command("SITE QUOTA").text.contains(" of ")
     });
-    limited.expect("the reload gives a limit, and what is there is counted");
+    assert!(
+        limited,
+        "the reload gives a limit, and what is there is counted"
+    );
     settles(&mut session, MOST, 2);
     session.quit();
 }
@@ -407,10 +402,10 @@ fn r18_announcements_alone_take_no_disk_from_anybody() {
         226
     );
     drop(silent);
-    let back = wait_for(PATIENCE, || {
-        (available(&mut session) >= free - 1000 * KIB - 8 * KIB).then_some(())
+    let back = until(PATIENCE, || {
+        available(&mut session) >= free - 1000 * KIB - 8 * KIB
     });
-    back.expect("the promises come back");
+    assert!(back, "the promises come back");
     session.quit();
     four_questions(&server, baseline);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::bytewise::reset;
 use crate::common::control::{Control, connect};
 use crate::common::server::{Launch, Server, four_questions};
-use crate::common::{PATIENCE, heavy, wait_for};
+use crate::common::{PATIENCE, heavy, until};
 
 /// What may stay for good: buffers that are kept for the next.
 const KEPT_KIB: usize = 4 << 10;
@@ -38,10 +38,8 @@ fn r12_connections_that_come_and_go_leave_nothing() {
             let _ = (&stream).write_all(b"USER anonymous\r\nPASS x\r\nEPSV\r\nNOO");
         }
     }
-    let gone = wait_for(PATIENCE, || {
-        (server.descriptors() <= baseline).then_some(())
-    });
-    assert!(gone.is_some(), "{} descriptors", server.descriptors());
+    let gone = until(PATIENCE, || server.descriptors() <= baseline);
+    assert!(gone, "{} descriptors", server.descriptors());
     is_quiet(&server);
     let grown_kib = server.rss_kib().saturating_sub(before_kib);
     assert!(grown_kib < KEPT_KIB, "{grown_kib} KiB are kept");
@@ -148,7 +146,7 @@ fn r19_a_log_that_nobody_reads_stops_nothing() {
     server.read_log();
     session.quit();
     // Each transfer had at least one line: either it is there or it was counted.
-    let told = wait_for(PATIENCE, || {
+    let told = until(PATIENCE, || {
         let log = server.log();
         let written = log
             .lines()
@@ -164,9 +162,9 @@ fn r19_a_log_that_nobody_reads_stops_nothing() {
             })
             .filter_map(|count| count.parse::<usize>().ok())
             .sum();
-        (dropped > 0 && written + dropped >= TRANSFERS).then_some(())
+        dropped > 0 && written + dropped >= TRANSFERS
     });
-    assert!(told.is_some(), "what was dropped is counted");
+    assert!(told, "what was dropped is counted");
     four_questions(&server, baseline);
     assert_eq!(server.stop(), 0);
 }

@@ -7,7 +7,7 @@ use crate::common::bytewise::{End, reset, rest_of};
 use crate::common::content::{MIB, assert_same, bytes};
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
-use crate::common::{PATIENCE, settled, wait_for};
+use crate::common::{PATIENCE, settled, until};
 
 /// More than the kernel holds for two sockets.
 const LARGE: usize = 32 * MIB;
@@ -75,11 +75,11 @@ fn r14_who_does_not_read_in_band_is_closed_without_a_reply() {
     let mut lists = Control::login(server.addr());
     lists.send(&b"TREE\r\n".repeat(100));
     let mut other = Control::login(server.addr());
-    let ended = crate::common::wait_for(PATIENCE, || {
+    let ended = until(PATIENCE, || {
         assert_eq!(other.command("NOOP").code, 200);
-        (server.descriptors() <= baseline + 1).then_some(())
+        server.descriptors() <= baseline + 1
     });
-    assert!(ended.is_some(), "the stall timeout ends both");
+    assert!(ended, "the stall timeout ends both");
     let grown_kib = server.rss_kib().saturating_sub(before_kib);
     assert!(grown_kib < 2048, "{grown_kib} KiB are held");
 
@@ -235,10 +235,8 @@ fn r17_digests_of_clients_that_are_gone_hold_no_file() {
             .expect("resetting");
     }
     // Two that are busy have a connection and a file each.
-    let few = wait_for(PATIENCE, || {
-        (server.descriptors() <= baseline + 8).then_some(())
-    });
-    assert!(few.is_some(), "{} descriptors", server.descriptors());
+    let few = until(PATIENCE, || server.descriptors() <= baseline + 8);
+    assert!(few, "{} descriptors", server.descriptors());
     for session in &busy {
         socket2::SockRef::from(session.stream())
             .set_linger(Some(Duration::ZERO))

@@ -12,7 +12,7 @@ use crate::common::control::{Control, connect};
 use crate::common::secure::{Pair, Secure, begin_tls};
 use crate::common::server::{Server, four_questions};
 use crate::common::tools::run;
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until};
 
 fn hang_up(server: &Server) {
     let pid = Pid::from_raw(server.pid() as i32).expect("running");
@@ -38,7 +38,7 @@ fn t13_a_new_certificate_is_for_new_sessions() {
 
     pair.renew();
     hang_up(&server);
-    assert!(wait_for(PATIENCE, || accepts(&server, &pair).then_some(())).is_some());
+    assert!(until(PATIENCE, || accepts(&server, &pair)));
     std::io::Write::write_all(&mut data, b"tent").unwrap();
     crate::common::secure::finish(data);
     assert_eq!(running.reply().0, 226);
@@ -59,7 +59,7 @@ fn t13_a_new_certificate_is_for_new_sessions() {
         spoil(&pair.key());
         hang_up(&server);
         let logged = || server.log().matches("the old certificate stays").count() > n;
-        assert!(wait_for(PATIENCE, || logged().then_some(())).is_some());
+        assert!(until(PATIENCE, logged));
         assert!(accepts(&server, &pair));
     }
     drop(running);

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::common::secure::Pair;
 use crate::common::server::{Server, four_questions};
 use crate::common::tools::{Done, curl, run, run_with};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{PATIENCE, until};
 
 fn fingerprint(pair: &Pair) -> String {
     let mut openssl = Command::new("openssl");
@@ -87,9 +87,9 @@ fn a_certificate_stands_for_the_password_of_its_user() {
     // Taken away, it is nothing any more.
     hauld_user(&["set", "anna", "--certificates", "none", "--users", users]).ok();
     server.signal(Signal::HUP);
-    let gone = wait_for(PATIENCE, || {
-        (fetched(&server, "anna:any", Some(&annas), "1.3") == denied).then_some(())
+    let gone = until(PATIENCE, || {
+        fetched(&server, "anna:any", Some(&annas), "1.3") == denied
     });
-    assert!(gone.is_some());
+    assert!(gone);
     four_questions(&server, baseline);
 }

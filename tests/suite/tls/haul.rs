@@ -122,7 +122,7 @@ fn a_changed_certificate_is_an_error_until_its_line_is_removed() {
     let new = pair.fingerprint();
     let pid = Pid::from_raw(server.pid() as i32).expect("running");
     kill_process(pid, Signal::HUP).expect("sending SIGHUP");
-    wait_for(PATIENCE, || server.log().contains(&new).then_some(())).expect("the new certificate");
+    server.expect_log(&new);
 
     let before = known_hosts(home.path());
     for done in [

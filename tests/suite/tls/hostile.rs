@@ -19,15 +19,15 @@ use crate::common::control::Control;
 use crate::common::secure::{Secure, is_over};
 use crate::common::server::{Server, four_questions};
 use crate::common::tools::run;
-use crate::common::{PATIENCE, heavy, wait_for};
+use crate::common::{PATIENCE, heavy, until, wait_for};
 
 /// Nothing is left to do for the server, and so it does nothing.
 #[track_caller]
 fn is_quiet(server: &Server) {
-    let quiet = wait_for(PATIENCE, || {
-        (server.cpu_in_a_second() < Duration::from_millis(100)).then_some(())
+    let quiet = until(PATIENCE, || {
+        server.cpu_in_a_second() < Duration::from_millis(100)
     });
-    assert!(quiet.is_some(), "it goes on working");
+    assert!(quiet, "it goes on working");
 }
 
 fn hello(config: &ClientConfig) -> Vec<u8> {
