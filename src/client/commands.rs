@@ -155,8 +155,9 @@ impl Command {
 
 /// One sentence on standard error, if anybody reads it.
 pub fn report(error: &Error) {
-    if interrupt::is_set() && error.exit == Exit::Broken {
-        // That Ctrl-C broke it is what the prompt says.
+    // That Ctrl-C broke it is what the prompt says.
+    let is_interrupted = interrupt::is_set() && error.exit == Exit::Broken;
+    if is_interrupted || error.is_unheard {
         return;
     }
     let _ = writeln!(stderr(), "haul: {error}");

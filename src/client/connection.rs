@@ -236,6 +236,9 @@ impl Connection {
                             account WORD";
                 return Err(refused(&reply).hint(hint));
             }
+            _ if self.tls().is_none() && wants_tls(&reply) => {
+                return Err(refused(&reply).hint("it wants TLS: leave out --tls off"));
+            }
             _ if user == b"anonymous" => {
                 return Err(refused(&reply).hint("it wants a user: --server USER@HOST"));
             }
@@ -569,6 +572,18 @@ pub fn timed_out(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
     )
+}
+
+/// Whether a login is refused for want of encryption, as far as its words tell.
+fn wants_tls(refusal: &Reply) -> bool {
+    let words = [&b"tls"[..], b"ssl", b"encrypt"];
+    let says = |line: &Vec<u8>| {
+        let line = line.to_ascii_lowercase();
+        words
+            .iter()
+            .any(|word| memchr::memmem::find(&line, word).is_some())
+    };
+    refusal.lines.iter().any(says)
 }
 
 #[cfg(test)]

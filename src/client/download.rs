@@ -103,7 +103,8 @@ impl Download {
         for (from, error) in failed {
             report.failed(Deed::new("download", from), error);
         }
-        let target = Dir::open(base)?;
+        let target = Dir::open(base)
+            .map_err(|e| e.about(format_args!("cannot download into {}", shown(shown_base))))?;
         let way = Way::Down {
             target: target.clone(),
             shown: shown_base.to_vec(),

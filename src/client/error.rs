@@ -51,6 +51,8 @@ pub struct Error {
     pub exit: Exit,
     /// The code of the reply, if the server said it.
     pub code: Option<u16>,
+    /// Whoever read what was printed has stopped (`haul ls | head`): nobody wants to hear of it.
+    pub is_unheard: bool,
     text: String,
 }
 
@@ -68,6 +70,7 @@ impl Error {
         Error {
             exit,
             code: None,
+            is_unheard: false,
             text: text.into(),
         }
     }
@@ -88,6 +91,10 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Error::new(Exit::Full, "no space left on this machine")
             }
+            io::ErrorKind::BrokenPipe => Error {
+                is_unheard: true,
+                ..Error::new(Exit::Local, plain(error))
+            },
             _ => Error::new(Exit::Local, plain(error)),
         }
     }
@@ -110,6 +117,7 @@ impl Error {
         Error {
             exit,
             code: Some(reply.code),
+            is_unheard: false,
             text: format!("the server says: {reply}"),
         }
     }
@@ -120,6 +128,7 @@ impl Error {
         Error {
             exit: self.exit,
             code: self.code,
+            is_unheard: self.is_unheard,
             text: self.text.clone(),
         }
     }

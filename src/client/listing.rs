@@ -247,7 +247,10 @@ pub fn entry_in(reply: &Reply) -> Option<Listed> {
 }
 
 /// Whether the server lets the session into `path`. The working directory is the same afterwards.
-fn enters(c: &mut Connection, path: &[u8]) -> Result<bool, Error> {
+///
+/// # Errors
+/// The connection broke.
+pub fn enters(c: &mut Connection, path: &[u8]) -> Result<bool, Error> {
     let back = c.cwd()?;
     match c.cd(path) {
         Ok(()) => c.cd(&back).map(|()| true),

@@ -118,6 +118,20 @@ impl Plan {
         below(&self.pairs[pair as usize].remote, path)
     }
 
+    /// Takes out what is at or below these remote directories, which are written without a slash
+    /// at the end, and returns the files of it.
+    pub fn give_up(&mut self, dirs: &HashSet<Vec<u8>>) -> Vec<Item> {
+        let pairs = &self.pairs;
+        let is_lost = |pair: u32, path: &[u8]| {
+            let whole = below(&pairs[pair as usize].remote, path);
+            is_at_or_below(&whole, dirs)
+        };
+        self.stamps
+            .retain(|stamp| !is_lost(stamp.pair, &stamp.path));
+        let lost = |item: &mut Item| is_lost(item.pair, &item.path);
+        self.files.extract_if(.., lost).collect()
+    }
+
     /// Bytes in all.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|item| item.bytes).sum()
@@ -150,6 +164,12 @@ impl Plan {
         });
         self.pairs = pairs;
     }
+}
+
+/// Whether a path is one of `dirs`, or below one.
+pub fn is_at_or_below(path: &[u8], dirs: &HashSet<Vec<u8>>) -> bool {
+    let mut ends = memchr::memchr_iter(b'/', path).chain([path.len()]);
+    ends.any(|end| dirs.contains(&path[..end]))
 }
 
 fn below(base: &[u8], path: &[u8]) -> Vec<u8> {

@@ -121,8 +121,11 @@ impl Report {
         match self.style {
             Style::Lines => self.board.between(|| state.line(line_of(&deed).as_bytes())),
             Style::Json => state.line(json_of(&deed, None).as_bytes()),
-            // Bars tell; what is not a transfer has none.
-            Style::Totals if deed.bytes.is_none() && deed.verb != "mkdir" => {
+            // Bars tell; what is not a transfer has none, and what would be done has none either.
+            Style::Totals
+                if deed.verb.starts_with("would ")
+                    || (deed.bytes.is_none() && deed.verb != "mkdir") =>
+            {
                 self.board.between(|| state.line(line_of(&deed).as_bytes()));
                 state.flush();
             }
@@ -150,6 +153,16 @@ impl Report {
         self.complain(&mut state, error);
     }
 
+    /// Something was not even tried; only programs are told of each.
+    pub fn left_out(&self, deed: Deed, why: &str) {
+        let mut state = self.state();
+        state.failed += 1;
+        if self.style == Style::Json {
+            let error = Error::new(Exit::SomeFailed, why);
+            state.line(json_of(&deed, Some(&error)).as_bytes());
+        }
+    }
+
     /// Something is not as it should be, and the exit code says so.
     pub fn wrong(&self, error: Error) {
         let mut state = self.state();
@@ -163,10 +176,11 @@ impl Report {
             state.first = Some(error);
             return;
         }
-        if let Some(first) = state.first.take() {
-            self.note(&first);
+        for error in state.first.take().iter().chain([&error]) {
+            if !error.is_unheard {
+                self.note(error);
+            }
         }
-        self.note(&error);
     }
 
     /// A sentence that changes nothing.
@@ -194,10 +208,12 @@ impl Report {
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
         if self.style == Style::Totals && state.asked != 1 {
-            let seconds = self.begun.elapsed().as_secs_f64();
+            let time = match verb.starts_with("would ") {
+                true => String::new(),
+                false => format!(" in {:.1} s", self.begun.elapsed().as_secs_f64()),
+            };
             let (files, bytes) = (state.files, state.bytes);
-            state
-                .line(format!("{verb}: {files} files, {bytes} bytes in {seconds:.1} s").as_bytes());
+            state.line(format!("{verb}: {files} files, {bytes} bytes{time}").as_bytes());
         }
         state.flush();
         if let Some(error) = state.first.or(state.out_error) {

@@ -53,6 +53,10 @@ pub struct Synchronize {
     options: Options,
 }
 
+/// A URL at the prompt names another server, or may.
+pub const ONE_SERVER: &str = "at the prompt there is one server, so no URL is taken: write the path \
+                              on it, for sync with a colon in front";
+
 /// Where a directory is.
 enum Side {
     Here(PathBuf),
@@ -60,7 +64,7 @@ enum Side {
 }
 
 /// Splits `ftp://host/path` into server and path; `None`: it is no URL.
-fn url(text: &OsStr) -> Option<(&str, &str)> {
+pub fn url(text: &OsStr) -> Option<(&str, &str)> {
     let text = text.to_str()?;
     let (scheme, rest) = text.split_once("://")?;
     if !scheme.eq_ignore_ascii_case("ftp") && !scheme.eq_ignore_ascii_case("ftps") {
@@ -100,6 +104,9 @@ impl Synchronize {
     /// # Errors
     /// One of the sides cannot be read at all, or there is no connection.
     pub fn run(&self, client: &mut Client) -> Result<Exit, Error> {
+        if client.is_prompt && self.server().is_some() {
+            return Err(Error::usage(ONE_SERVER));
+        }
         let filter = Filter::new(&self.patterns)?;
         match (side(&self.source)?, side(&self.dest)?) {
             (Side::Here(from), Side::There(to)) => self.up(client, &from, &to, &filter),
@@ -155,7 +162,7 @@ impl Synchronize {
         let clear = names(&there, &changes.clear, to);
         let gone = names(&there, &changes.remove, to);
         if self.dry_run {
-            self.tell(&plan, true, &clear, &gone, &report);
+            tell(&plan, true, b"", &clear, &gone, &report);
             return report.finish("would upload");
         }
         report.expect(plan.files.len() as u64, plan.bytes());
@@ -164,7 +171,7 @@ impl Synchronize {
             no_clobber: false,
             follows: self.copy_links,
         };
-        upload::carry_out(client, &plan, way, &self.options, &report)?;
+        upload::carry_out(client, &mut plan, way, &self.options, &report)?;
         self.remove_there(client, &gone, &report)?;
         stamp::there(client, &plan, &report)?;
         report.finish("uploaded")
@@ -218,7 +225,10 @@ impl Synchronize {
         let clear = names(&here, &changes.clear, b"");
         let gone = names(&here, &changes.remove, b"");
         if self.dry_run {
-            self.tell(&plan, false, &clear, &gone, &report);
+            if is_new {
+                plan.dirs.insert(0, (pair, Box::default()));
+            }
+            tell(&plan, false, shown_to, &clear, &gone, &report);
             return report.finish("would download");
         }
         if is_new {
@@ -355,36 +365,6 @@ impl Synchronize {
         }
     }
 
-    /// `--dry-run`.
-    fn tell(
-        &self,
-        plan: &Plan,
-        is_upload: bool,
-        clear: &[(Vec<u8>, bool)],
-        gone: &[(Vec<u8>, bool)],
-        report: &Report,
-    ) {
-        let tell = |verb, from: &[u8]| report.done(Deed::new(verb, from));
-        clear
-            .iter()
-            .for_each(|(name, _)| tell("would delete", name));
-        for (_, path) in &plan.dirs {
-            if !path.is_empty() {
-                tell("would make", path);
-            }
-        }
-        let verb = if is_upload {
-            "would upload"
-        } else {
-            "would download"
-        };
-        plan.files.iter().for_each(|item| tell(verb, &item.path));
-        plan.links
-            .iter()
-            .for_each(|(_, path, _)| tell("would link", path));
-        gone.iter().for_each(|(name, _)| tell("would delete", name));
-    }
-
     fn remove_there(
         &self,
         client: &mut Client,
@@ -403,6 +383,59 @@ impl Synchronize {
             })
         })
     }
+}
+
+/// `--dry-run`: what would be told, with `base` in front of the local names of a download.
+fn tell(
+    plan: &Plan,
+    is_upload: bool,
+    base: &[u8],
+    clear: &[(Vec<u8>, bool)],
+    gone: &[(Vec<u8>, bool)],
+    report: &Report,
+) {
+    let delete = |names: &[(Vec<u8>, bool)]| {
+        for (name, _) in names {
+            let name = if is_upload {
+                name.clone()
+            } else {
+                joined(base, name)
+            };
+            report.done(Deed::new("would delete", &name));
+        }
+    };
+    let sides = |pair, path: &[u8]| {
+        let (here, there) = (plan.local(pair, path), plan.remote(pair, path));
+        match (is_upload, here.is_empty()) {
+            (true, _) => (here, there),
+            (false, true) => (there, base.to_vec()),
+            (false, false) => (there, joined(base, &here)),
+        }
+    };
+    delete(clear);
+    for (pair, path) in &plan.dirs {
+        report.done(Deed::new("would make", &sides(*pair, path).1));
+    }
+    for item in &plan.files {
+        let (from, to) = sides(item.pair, &item.path);
+        let verb = if is_upload {
+            "would upload"
+        } else {
+            "would download"
+        };
+        report.done(Deed {
+            to: Some(&to),
+            bytes: item.is_sized.then_some(item.bytes),
+            ..Deed::new(verb, &from)
+        });
+    }
+    for (pair, path, target) in &plan.links {
+        report.done(Deed {
+            to: Some(target),
+            ..Deed::new("would link", &sides(*pair, path).1)
+        });
+    }
+    delete(gone);
 }
 
 /// Directories that are on both sides and get the time of the first. Their permissions stay.

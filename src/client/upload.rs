@@ -1,5 +1,6 @@
 //! `upload`: names on the command line become a plan. The rules of `cp` for targets live here.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, stdin};
@@ -14,7 +15,7 @@ use super::error::{Error, Exit, shown};
 use super::filter::{Filter, Patterns};
 use super::local::{self, bytes_of, joined, last_component, path_of};
 use super::options::Options;
-use super::plan::{Item, Plan};
+use super::plan::{Item, Plan, is_at_or_below};
 use super::report::{Deed, Report};
 use super::scan;
 use super::server::one_line;
@@ -117,7 +118,7 @@ impl Upload {
             no_clobber: self.no_clobber,
             follows: self.copy_links,
         };
-        carry_out(client, &plan, way, &self.options, &report)?;
+        carry_out(client, &mut plan, way, &self.options, &report)?;
         stamp::there(client, &plan, &report)?;
         report.finish("uploaded")
     }
@@ -314,25 +315,73 @@ pub fn skip(report: &Report, root: &Path, entry: &scan::Entry) {
 /// No connection.
 pub fn carry_out(
     client: &mut Client,
-    plan: &Plan,
+    plan: &mut Plan,
     way: Way,
     options: &Options,
     report: &Report,
 ) -> Result<(), Error> {
+    make_directories(client, plan, report)?;
+    if plan.files.is_empty() {
+        return Ok(());
+    }
+    Work::new(plan, way, options, report, client).run(client)
+}
+
+/// Makes the remote directories of a plan. One that cannot be made and is not there is one error,
+/// not one for each name below it, and takes them out of the plan.
+fn make_directories(client: &mut Client, plan: &mut Plan, report: &Report) -> Result<(), Error> {
+    if plan.dirs.is_empty() {
+        return Ok(());
+    }
     let dirs: Vec<Vec<u8>> = plan
         .dirs
         .iter()
         .map(|(pair, path)| plan.remote(*pair, path))
         .collect();
-    if !dirs.is_empty() {
-        retried(client, report, |c| {
-            remote::make(c, &dirs, &mut |at, made| {
-                report.outcome(Deed::new("mkdir", &dirs[at]), made);
-            })
+    let mut refused = Vec::new();
+    retried(client, report, |c| {
+        refused.clear();
+        remote::make(c, &dirs, &mut |at, made| match made {
+            Ok(()) => report.done(Deed::new("mkdir", &dirs[at])),
+            Err(error) => refused.push((at, error)),
+        })
+    })?;
+    let mut missing = HashSet::new();
+    for (at, error) in refused {
+        let dir = &dirs[at];
+        let end = dir.iter().rposition(|&b| b != b'/').map_or(0, |at| at + 1);
+        let bare = &dir[..end];
+        if is_at_or_below(bare, &missing) {
+            continue;
+        }
+        // A directory that nobody may list can be there all the same.
+        let is_there = retried(client, report, |c| match listing::enters(c, &dirs[at]) {
+            Err(error) if c.is_lost() => Err(error),
+            // A name that cannot be sent, say.
+            entered => Ok(entered.unwrap_or(false)),
         })?;
+        if !is_there {
+            missing.insert(bare.to_vec());
+        }
+        report.failed(Deed::new("mkdir", &dirs[at]), error);
     }
-    if plan.files.is_empty() {
-        return Ok(());
+    let lost = plan.give_up(&missing);
+    for item in &lost {
+        let (from, to) = (
+            plan.local(item.pair, &item.path),
+            plan.remote(item.pair, &item.path),
+        );
+        let deed = Deed {
+            to: Some(&to),
+            ..Deed::new("upload", &from)
+        };
+        report.left_out(deed, "its directory could not be made");
     }
-    Work::new(plan, way, options, report, client).run(client)
+    if lost.len() > 1 {
+        report.note(format_args!(
+            "{} files were not sent: their directories could not be made",
+            lost.len()
+        ));
+    }
+    Ok(())
 }

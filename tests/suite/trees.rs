@@ -219,7 +219,12 @@ fn sync_moves_what_has_changed_and_nothing_else(site: &Site) {
     let down: &[&dyn AsRef<OsStr>] = &[&"sync", &"--delete", &":/pub/copy", &"back"];
     let dry = [&up[..1], &[&"--dry-run"], &up[1..]].concat();
     let said = site.haul(&dry).ok().stdout_text();
-    assert!(said.contains("would upload large"), "{said}");
+    let large = format!(
+        "would upload tree/large to /pub/copy/large ({} bytes)\n",
+        3 * MIB + 5
+    );
+    let dirs = "would make /pub/copy\nwould make /pub/copy/empty\n";
+    assert!(said.contains(&large) && said.contains(dirs), "{said}");
     assert!(!site.remote("copy").exists());
     for direction in [up, down] {
         let said = site.haul(direction).ok().stdout_text();
