@@ -96,6 +96,7 @@ Examples:
   haul upload a.txt                     to 127.0.0.1:8080, under the same name
   haul --server me@example.org upload *.jpg photos/
   haul download reports/june.pdf .
+  haul download ftp://ftp.example.org/pub/file
   haul sync --delete photos :/photos    make the remote directory like the local one
   tar c src | haul upload - src.tar
   haul download notes.txt - | less
@@ -105,30 +106,42 @@ Exit codes: 0 done; 1 some files failed; 2 usage; 3 cannot connect; 4 TLS or tru
 stalled transfer; 9 the two sides differ; 10 server full or disk full.";
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let exit = match &arguments.command {
-        Some(Task::Bench(bench)) => context(&arguments).map(|context| bench::run(bench, &context)),
-        Some(Task::Completions { shell }) => written(shell::print(&shell::completions(
-            *shell,
-            Arguments::command(),
-        ))),
-        Some(Task::Man { dir }) => written(shell::man(Arguments::command(), dir.as_deref())),
-        Some(Task::Client(command)) => client(&arguments).map(|mut client| {
-            let exit = command.run(&mut client);
-            client.quit();
-            exit
-        }),
-        None => client(&arguments).map(|mut client| {
-            let exit = prompt::run(&mut client);
-            client.quit();
-            exit
-        }),
-    };
-    let exit = exit.unwrap_or_else(|error| {
+    let mut arguments = Arguments::parse();
+    let exit = run(&mut arguments).unwrap_or_else(|error| {
         commands::report(&error);
         error.exit
     });
     exit.into()
+}
+
+fn run(arguments: &mut Arguments) -> Result<Exit, Error> {
+    if let Some(Task::Bench(bench)) = &arguments.command {
+        return Ok(bench::run(bench, &context(arguments)?));
+    }
+    match &mut arguments.command {
+        Some(Task::Completions { shell }) => {
+            return written(shell::print(&shell::completions(
+                *shell,
+                Arguments::command(),
+            )));
+        }
+        Some(Task::Man { dir }) => {
+            return written(shell::man(Arguments::command(), dir.as_deref()));
+        }
+        Some(Task::Client(command)) => {
+            if let Some(server) = command.take_server()? {
+                arguments.server = Some(server);
+            }
+        }
+        Some(Task::Bench(_)) | None => {}
+    }
+    let mut client = client(arguments)?;
+    let exit = match &mut arguments.command {
+        Some(Task::Client(command)) => command.run(&mut client),
+        _ => prompt::run(&mut client),
+    };
+    client.quit();
+    Ok(exit)
 }
 
 fn written(result: std::io::Result<()>) -> Result<Exit, Error> {

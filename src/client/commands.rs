@@ -9,11 +9,11 @@ use clap::Subcommand;
 
 use super::download::Download;
 use super::error::{Error, Exit, shown};
-use super::local::{bytes_of, joined, last_component};
-use super::server::one_line;
-use super::sync::Synchronize;
+use super::local::{bytes_of, joined, last_component, path_of};
+use super::server::{one_line, percent_decoded};
+use super::sync::{ONE_SERVER, Synchronize, url};
 use super::upload::{Upload, split_target};
-use super::{Client, glob, interrupt, listing, show};
+use super::{Client, glob, interrupt, listing, remote, removal, show};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -26,13 +26,17 @@ pub enum Command {
     Download(Download),
     /// Make one directory like another, in either direction: haul sync photos :/photos
     Sync(Synchronize),
-    /// List a directory
+    /// List directories
     Ls {
         /// One line per entry with type, size and time (UTC)
         #[arg(short)]
         long: bool,
-        /// The directory; the working directory if left out
-        path: Option<OsString>,
+        /// For habit: names that begin with a dot are listed anyway
+        #[arg(short)]
+        all: bool,
+        /// The directories, or files; the working directory if left out
+        #[arg(value_name = "PATH")]
+        paths: Vec<OsString>,
     },
     /// List everything below a directory, one path per line; links are not followed
     Tree {
@@ -41,15 +45,21 @@ pub enum Command {
     },
     /// Make directories
     Mkdir {
+        /// Those above them too, and none that is there already
+        #[arg(short)]
+        parents: bool,
         /// Their names
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<OsString>,
     },
-    /// Remove files, or empty directories with -d
+    /// Remove files, with -d empty directories, with -r directories with all that is in them
     Rm {
         /// Remove empty directories instead of files
         #[arg(short)]
         directories: bool,
+        /// Remove directories with all that is in them; links are removed, not followed
+        #[arg(short, conflicts_with = "directories")]
+        recursive: bool,
         /// What to remove
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<OsString>,
@@ -78,8 +88,8 @@ pub enum Command {
 impl Command {
     /// Does it, and says what went wrong. The exit code is that of the only thing that was asked
     /// for, or [`Exit::SomeFailed`].
-    pub fn run(&self, client: &mut Client) -> Exit {
-        self.names_fit()
+    pub fn run(&mut self, client: &mut Client) -> Exit {
+        self.names_fit(client)
             .and_then(|()| self.carried_out(client))
             .unwrap_or_else(|error| {
                 report(&error);
@@ -87,28 +97,68 @@ impl Command {
             })
     }
 
-    /// Nothing is sent, not even a login, for a name that cannot be.
-    fn names_fit(&self) -> Result<(), Error> {
-        let remote: Vec<&OsString> = match self {
-            Command::Upload(Upload { names, target, .. }) => {
-                let (_, last) = split_target(names, target.is_some());
-                last.into_iter().chain(target).collect()
+    /// Remote names may be URLs, all of one server: they become paths on it, and it is returned.
+    ///
+    /// # Errors
+    /// They are of several servers, or only some are URLs.
+    pub fn take_server(&mut self) -> Result<Option<String>, Error> {
+        let mut server: Option<String> = None;
+        let mut has_others = false;
+        for name in self.remote_names() {
+            let Some((of, path)) = url(name) else {
+                has_others = true;
+                continue;
+            };
+            if server.as_deref().is_some_and(|server| server != of) {
+                return Err(Error::usage("all URLs must be of the same server"));
             }
+            server = Some(of.to_owned());
+            let path = percent_decoded(path)?;
+            *name = match path.is_empty() {
+                true => OsString::from("."),
+                false => path_of(&path).into_os_string(),
+            };
+        }
+        match has_others && server.is_some() {
+            true => Err(Error::usage(
+                "either all remote names are URLs, or none is: --server says it for all",
+            )),
+            false => Ok(server),
+        }
+    }
+
+    /// Those that name something on the server, but for those of `sync`.
+    fn remote_names(&mut self) -> Vec<&mut OsString> {
+        match self {
+            Command::Upload(Upload { names, target, .. }) => match target {
+                Some(target) => vec![target],
+                None => names.iter_mut().skip(1).next_back().into_iter().collect(),
+            },
             Command::Download(Download { names, target, .. }) => {
-                split_target(names, target.is_some()).0.iter().collect()
+                let (sources, _) = split_target(names, target.is_some());
+                let n = sources.len();
+                names[..n].iter_mut().collect()
             }
-            Command::Ls { path, .. } | Command::Tree { path } => path.iter().collect(),
-            Command::Mkdir { paths }
+            Command::Tree { path } => path.iter_mut().collect(),
+            Command::Ls { paths, .. }
+            | Command::Mkdir { paths, .. }
             | Command::Rm { paths, .. }
             | Command::Stat { paths }
-            | Command::Hash { paths } => paths.iter().collect(),
+            | Command::Hash { paths } => paths.iter_mut().collect(),
             Command::Mv { from, to } => vec![from, to],
             // It looks at its names itself.
             Command::Sync(_) => Vec::new(),
-        };
-        for name in remote {
+        }
+    }
+
+    /// Nothing is sent, not even a login, for a name that cannot be.
+    fn names_fit(&mut self, client: &Client) -> Result<(), Error> {
+        for name in self.remote_names() {
             if name.is_empty() {
                 return Err(Error::usage("a remote name is empty"));
+            }
+            if client.is_prompt && url(name).is_some() {
+                return Err(Error::usage(ONE_SERVER));
             }
             let bytes = bytes_of(name);
             one_line(&format!("the remote name \"{}\"", shown(bytes)), bytes)?;
@@ -121,20 +171,30 @@ impl Command {
             Command::Upload(upload) => upload.run(client),
             Command::Download(download) => download.run(client),
             Command::Sync(sync) => sync.run(client),
-            Command::Ls { long, path } => {
-                let paths = glob::remote(client, path.as_slice())?;
+            Command::Ls { long, paths, .. } => {
+                let paths = glob::remote(client, paths)?;
                 show::ls_all(client, *long, &paths)
             }
             Command::Tree { path } => show::tree(client, path.as_deref().map(bytes_of)),
-            Command::Mkdir { paths } => {
+            Command::Mkdir { parents, paths } => {
                 each(client, "make the directory", paths, |client, path| {
+                    if *parents {
+                        return remote::make_with_parents(client.ready()?, path);
+                    }
                     client.ready()?.command("MKD", Some(path))?.success()?;
                     Ok(())
                 })
             }
-            Command::Rm { directories, paths } => {
+            Command::Rm {
+                directories,
+                recursive,
+                paths,
+            } => {
                 let verb = if *directories { "RMD" } else { "DELE" };
                 let paths = glob::remote(client, paths)?;
+                if *recursive {
+                    return each(client, "remove", &paths, removal::all);
+                }
                 each(client, "remove", &paths, |client, path| {
                     client.ready()?.command(verb, Some(path))?.success()?;
                     Ok(())

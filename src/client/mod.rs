@@ -10,7 +10,7 @@
 //! [`local`] the files of this machine, [`dir`] and [`incoming`] where downloads go, and
 //! [`interrupt`] what signals do to them; [`glob`] patterns in names, [`scan`], [`filter`] and [`compare`] whole trees, [`plan`]
 //! what is to be moved, [`work`] with [`send`] and [`fetch`] who moves it, [`remote`] the
-//! directories there and [`stamp`] their times; [`report`] what is told of it and [`progress`] the bars; [`commands`],
+//! directories there, [`removal`] all that is in one, and [`stamp`] their times; [`report`] what is told of it and [`progress`] the bars; [`commands`],
 //! [`upload`], [`download`] and [`sync`] what the user can ask for and [`show`] the listings for people;
 //! [`prompt`] the same line by line, [`lines`] where these come from, and [`completion`] what Tab offers.
 //!
@@ -49,6 +49,7 @@ pub mod plan;
 pub mod progress;
 pub mod prompt;
 pub mod remote;
+pub mod removal;
 pub mod reply;
 pub mod report;
 pub mod resume;
@@ -255,7 +256,8 @@ impl Client {
             }
         }
         if let Some(directory) = &self.directory {
-            c.cd(directory)?;
+            c.cd(directory)
+                .map_err(|e| e.about(format_args!("cannot change to {}", shown(directory))))?;
         }
         Ok(c)
     }

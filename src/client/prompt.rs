@@ -24,12 +24,13 @@ upload [FILE... [REMOTE]]     send files; asks for a name without one (or: put)
 download [FILE... [LOCAL]]    bring files; --force replaces local ones (or: get)
                               both with -r: directories with all that is in them
 sync DIR :DIR, sync :DIR DIR  make the second like the first; : means remote
-ls [-l] [DIR]                 list a directory
+ls [-l] [DIR...]              list directories
 tree [DIR]                    list everything below a directory
 cd [DIR], pwd                 change, show the remote directory
 lcd [DIR], lpwd               change, show the directory of this machine
-mkdir DIR...                  make directories
-rm FILE..., rm -d DIR...      remove files, empty directories
+mkdir DIR...                  make directories; -p: those above them too
+rm FILE..., rm -d DIR...      remove files, empty directories; rm -r DIR: with
+                              all that is in them
 mv FROM TO                    rename
 stat PATH..., hash FILE...    show type, size and time, or digests
 help, quit                    this text, the end
@@ -48,6 +49,8 @@ pub struct Typed {
 /// What behind a line comes next.
 enum Next {
     Line(Exit),
+    /// The directory that was to be changed to is not there.
+    Lost(Error),
     End,
 }
 
@@ -105,6 +108,14 @@ fn all(client: &RefCell<&mut Client>, lines: &mut Lines) -> Result<Exit, Exit> {
             Ok(Next::End) => break,
             Ok(Next::Line(Exit::Done)) => {}
             Ok(Next::Line(exit)) => total = both(total, exit),
+            Ok(Next::Lost(error)) if !lines.is_terminal() => {
+                let why = "the script ends here: what follows is meant for another directory";
+                let error = error.hint(why);
+                report(&error);
+                total = both(total, error.exit);
+                break;
+            }
+            Ok(Next::Lost(error)) => report(&error),
             Err(error) => {
                 report(&error);
                 total = both(total, error.exit);
@@ -153,9 +164,10 @@ fn one(shared: &RefCell<&mut Client>, lines: &mut Lines, typed: &[u8]) -> Result
         }
         b"cd" => {
             let mut client = shared.borrow_mut();
-            return interruptible(&mut client, |client| cd(client, &words[1..])).and(done);
+            let moved = interruptible(&mut client, |client| cd(client, &words[1..]));
+            return moved.map_or_else(|error| Ok(Next::Lost(error)), |()| done);
         }
-        b"lcd" => return lcd(&words[1..]).and(done),
+        b"lcd" => return lcd(&words[1..]).map_or_else(|e| Ok(Next::Lost(e)), |()| done),
         b"lpwd" => {
             let here = std::env::current_dir().map_err(|e| Error::local(&e))?;
             return print(shown(bytes_of(here.as_os_str()))).and(done);
@@ -179,26 +191,30 @@ fn one(shared: &RefCell<&mut Client>, lines: &mut Lines, typed: &[u8]) -> Result
         _ => {}
     }
     match Typed::try_parse_from(words.into_iter().map(OsString::from_vec)) {
-        Ok(typed) => {
+        Ok(mut typed) => {
             let mut client = shared.borrow_mut();
             let exit = interruptible(&mut client, |client| typed.command.run(client));
             Ok(Next::Line(exit))
         }
         Err(error) if error.use_stderr() => {
+            // What is wrong is the first paragraph: names that are missing have lines of their own.
             let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default();
+            let lines = text.lines().map(str::trim);
+            let lines: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+            let what = lines.join(" ");
             Err(Error::usage(format!(
                 "{}; help shows the commands",
-                shown(first.trim_start_matches("error: ").as_bytes())
+                shown(what.trim_start_matches("error: ").as_bytes())
             )))
         }
         Err(help) => print(help).and(done),
     }
 }
 
-/// Whether anything but long options stands behind the command.
+/// Whether anything but long options stands behind the command, or nothing is to be moved.
 fn has_name(words: &[Vec<u8>]) -> bool {
-    words[1..].iter().any(|word| !word.starts_with(b"--"))
+    let is_enough = |word: &Vec<u8>| !word.starts_with(b"--") || word == b"--help";
+    words[1..].iter().any(is_enough)
 }
 
 /// Asks for the file name of a transfer that was typed without one. `Some`: nothing is to be moved.

@@ -6,7 +6,7 @@
 use crate::proto::facts::Kind;
 
 use super::connection::Connection;
-use super::error::Error;
+use super::error::{Error, shown};
 use super::listing;
 use super::pipeline::each;
 use super::reply::Reply;
@@ -51,6 +51,35 @@ pub fn make(c: &mut Connection, paths: &[Vec<u8>], outcome: &mut Outcome) -> Res
         }
     }
     Ok(())
+}
+
+/// Makes a directory and those above it, as far as they are not there.
+///
+/// # Errors
+/// The first of them that can neither be made nor is there.
+pub fn make_with_parents(c: &mut Connection, path: &[u8]) -> Result<(), Error> {
+    let end = path.iter().rposition(|&b| b != b'/').map_or(0, |at| at + 1);
+    let bare = &path[..end];
+    if bare.is_empty() {
+        return Ok(());
+    }
+    let ends = memchr::memchr_iter(b'/', bare).filter(|&end| !bare[..end].ends_with(b"/"));
+    let ends = ends.filter(|&end| end > 0).chain([bare.len()]);
+    let dirs: Vec<Vec<u8>> = ends.map(|end| bare[..end].to_vec()).collect();
+    let mut refused = Vec::new();
+    make(c, &dirs, &mut |at, made| {
+        refused.extend(made.err().map(|error| (at, error)));
+    })?;
+    // A parent that was refused is no obstacle where the directory itself was not.
+    match refused.last() {
+        Some(&(at, _)) if at + 1 == dirs.len() => {}
+        _ => return Ok(()),
+    }
+    let (at, error) = refused.swap_remove(0);
+    Err(match at + 1 == dirs.len() {
+        true => error,
+        false => error.about(shown(&dirs[at])),
+    })
 }
 
 /// Removes files and empty directories in this order. What is gone counts as removed.

@@ -125,7 +125,10 @@ impl Server {
 fn host_and_port(address: &str, default: u16) -> Result<(String, u16), Error> {
     let bad = |why: &str| Err(Error::usage(format!("--server: {why}")));
     if address.contains('/') {
-        return bad("a path does not belong here; write it behind the command");
+        return bad(
+            "a path does not belong here; write it behind the command, and in a bookmark as its \
+             directory",
+        );
     }
     if address.parse::<Ipv6Addr>().is_ok() {
         return Ok((address.to_owned(), default));
@@ -170,8 +173,7 @@ pub fn percent_decoded(text: &str) -> Result<Vec<u8>, Error> {
         let digit = |at: usize| tail.get(at).and_then(|&b| char::from(b).to_digit(16));
         let (Some(high), Some(low)) = (digit(0), digit(1)) else {
             return Err(Error::usage(
-                "--server: a % in user or password must be followed by two hex digits \
-                 (write %25 for a percent sign)",
+                "a % in a URL must be followed by two hex digits (write %25 for a percent sign)",
             ));
         };
         out.push((high << 4 | low) as u8);

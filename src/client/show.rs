@@ -9,6 +9,7 @@ use std::io::{BufWriter, IsTerminal, Write, stdout};
 use crate::proto::facts::{Kind, Listed};
 use crate::proto::time::text_14;
 
+use super::commands::report;
 use super::error::{Error, Exit, shown};
 use super::local::{bytes_of, is_plain_name};
 use super::{Client, digest, listing};
@@ -41,15 +42,22 @@ pub fn ls_all(client: &mut Client, long: bool, paths: &[OsString]) -> Result<Exi
         [] => ls(client, long, None),
         [path] => ls(client, long, Some(bytes_of(path))),
         paths => {
+            let mut exit = Exit::Done;
             for (at, path) in paths.iter().map(|path| bytes_of(path)).enumerate() {
                 // A file's own line says its name.
                 if listing::is_dir(client.ready()?, path)? {
                     let gap = if at > 0 { "\n" } else { "" };
                     print(format_args!("{gap}{}:", shown(path)))?;
                 }
-                ls(client, long, Some(path))?;
+                match ls(client, long, Some(path)) {
+                    Err(error) if error.code.is_some() && client.is_connected() => {
+                        report(&error);
+                        exit = Exit::SomeFailed;
+                    }
+                    listed => drop(listed?),
+                }
             }
-            Ok(Exit::Done)
+            Ok(exit)
         }
     }
 }

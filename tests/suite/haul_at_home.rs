@@ -163,6 +163,7 @@ fn a_bookmark_is_a_server_and_a_directory() {
         assert_eq!(ls_with(&[config], "box").ok().stdout, b"here\n");
         let done = ls_with(&[config], "gone");
         assert_eq!(done.code, NO_SUCH_FILE, "{done:?}");
+        assert!(done.stderr.contains("cannot change to /gone"), "{done:?}");
         let bad = (config.0, "[bookmark.box]\nserver = 1\n");
         let done = ls_with(&[bad], "box");
         assert!(done.code == 2 && done.stderr.contains("line 2"), "{done:?}");

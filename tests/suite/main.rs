@@ -17,6 +17,7 @@ mod durability;
 mod event_loop;
 mod files;
 mod haul_at_home;
+mod haul_daily;
 mod haul_with_others;
 mod interrupted;
 mod killed_trees;
