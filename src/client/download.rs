@@ -66,14 +66,19 @@ impl Download {
         if let ([remote], false) = (sources, self.recursive) {
             // What fails without the server is found without it.
             let remote = bytes_of(remote);
+            let path = destination(remote, into, target);
+            let to = path.as_ref().ok().map(|path| bytes_of(path.as_os_str()));
+            let deed = Deed {
+                to,
+                ..Deed::new("download", remote)
+            };
             let check = || {
-                let path = destination(remote, into, target)?;
-                let (dir, name) = parent_of(&path)?;
+                let (dir, name) = parent_of(path.as_ref().map_err(Error::again)?)?;
                 incoming::check_free(&dir, &name, self.force)
             };
             if let Err(error) = check() {
                 report.expect(1, 0);
-                report.failed(Deed::new("download", remote), error);
+                report.failed(deed, error);
                 return report.finish("downloaded");
             }
         }

@@ -199,7 +199,8 @@ fn local_files_are_not_overwritten_without_force(site: &Site) {
     fs::write(site.local("f"), "mine").unwrap();
     for args in [&["download", "/pub/f"][..], &["download", "/pub/f", "f"]] {
         let args: Vec<&dyn AsRef<OsStr>> = args.iter().map(|arg| arg as _).collect();
-        site.haul(&args).expect(LOCAL_FILE);
+        let done = site.haul(&args).expect(LOCAL_FILE);
+        assert!(done.stderr.contains("/pub/f to f: a local"), "{done:?}");
         assert_file(&site.local("f"), b"mine");
     }
     site.haul(&[&"download", &"--force", &"/pub/f"]).ok();
