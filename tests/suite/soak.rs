@@ -117,44 +117,8 @@ impl Worker {
                 let reply = session.reply()?;
                 self.stored(name, content, &reply);
             }
-            3 => {
-                let mut series = Vec::new();
-                let all: Vec<(String, Vec<u8>)> = (0..20)
-                    .map(|_| {
-                        let length = self.below(3000) as usize;
-                        let (name, content) = (self.name(), bytes(self.random, length));
-                        series.extend_from_slice(format!("UPLOAD {length}+ {name}\r\n").as_bytes());
-                        series.extend_from_slice(&content);
-                        (name, content)
-                    })
-                    .collect();
-                session.send(&series)?;
-                for (name, content) in all {
-                    let reply = session.reply()?;
-                    self.stored(name, content, &reply);
-                }
-            }
-            4 => {
-                let length = self.below(5000) as usize;
-                let more = bytes(self.random, length);
-                let mut data = session.data(&format!("APPE {name}"))?;
-                if let Data::Refused(reply) = data {
-                    // What broke off waits to be continued, or is still being sent.
-                    assert!(
-                        reply.starts_with("550") || reply.starts_with("450"),
-                        "{reply}"
-                    );
-                    return Ok(());
-                }
-                data.send(&more)?;
-                data.finish()?;
-                let reply = session.reply()?;
-                assert!(reply.starts_with("226"), "{reply}");
-                // Where nothing is known, it may have continued something.
-                if let Some(content) = self.files.get_mut(&name) {
-                    content.extend(more);
-                }
-            }
+            3 => self.upload_series(session)?,
+            4 => self.append(session, name)?,
             5 => {
                 let got = session.fetch(&format!("RETR {name}"))?;
                 self.compare(&name, &got);
@@ -195,6 +159,48 @@ impl Worker {
                     session.command(line)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Uploads that do not wait for each other's replies.
+    fn upload_series(&mut self, session: &mut Either) -> io::Result<()> {
+        let mut series = Vec::new();
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            let length = self.below(3000) as usize;
+            let (name, content) = (self.name(), bytes(self.random, length));
+            series.extend_from_slice(format!("UPLOAD {length}+ {name}\r\n").as_bytes());
+            series.extend_from_slice(&content);
+            all.push((name, content));
+        }
+        session.send(&series)?;
+        for (name, content) in all {
+            let reply = session.reply()?;
+            self.stored(name, content, &reply);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, session: &mut Either, name: String) -> io::Result<()> {
+        let length = self.below(5000) as usize;
+        let more = bytes(self.random, length);
+        let mut data = session.data(&format!("APPE {name}"))?;
+        if let Data::Refused(reply) = data {
+            // What broke off waits to be continued, or is still being sent.
+            assert!(
+                reply.starts_with("550") || reply.starts_with("450"),
+                "{reply}"
+            );
+            return Ok(());
+        }
+        data.send(&more)?;
+        data.finish()?;
+        let reply = session.reply()?;
+        assert!(reply.starts_with("226"), "{reply}");
+        // Where nothing is known, it may have continued something.
+        if let Some(content) = self.files.get_mut(&name) {
+            content.extend(more);
         }
         Ok(())
     }

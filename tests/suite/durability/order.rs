@@ -27,6 +27,20 @@ struct Shown {
     synced_dirs: Vec<(String, usize, usize)>,
 }
 
+impl Shown {
+    /// A directory was synced, and with it the names in it that had `appeared` before that.
+    fn synced_dir(&mut self, path: &str, call: &Call, appeared: &[(String, String, usize)]) {
+        let synced = (path.to_string(), call.begin, call.end);
+        self.synced_dirs.push(synced);
+        for (dir, name, at) in appeared {
+            if dir == path && *at < call.begin {
+                let name = format!("{dir}/{name}");
+                self.durable.entry(name).or_insert(call.end);
+            }
+        }
+    }
+}
+
 fn follow(calls: &[Call]) -> Shown {
     let mut files: HashMap<i64, File> = HashMap::new();
     let mut hidden: HashMap<String, bool> = HashMap::new();
@@ -41,12 +55,9 @@ fn follow(calls: &[Call]) -> Shown {
     // A file is a new one from the end of its opening on: when that began, another thread may still
     // have had the number for another.
     let mut calls: Vec<&Call> = calls.iter().filter(|call| call.result >= 0).collect();
-    calls.sort_by_key(|call| {
-        if call.is("openat") {
-            call.end
-        } else {
-            call.begin
-        }
+    calls.sort_by_key(|call| match call.is("openat") {
+        true => call.end,
+        false => call.begin,
     });
     for call in calls {
         match call.name.as_str() {
@@ -69,25 +80,11 @@ fn follow(calls: &[Call]) -> Shown {
                 let Some((fd, path)) = call.descriptor(0) else {
                     continue;
                 };
-                match files
-                    .get_mut(&fd)
-                    .filter(|_| path.contains('#') || path.contains(".haul-"))
-                {
+                let is_file = path.contains('#') || path.contains(".haul-");
+                match files.get_mut(&fd).filter(|_| is_file) {
                     Some(file) if file.written < call.begin => file.synced = Some(call.end),
                     Some(_) => {}
-                    None => {
-                        shown
-                            .synced_dirs
-                            .push((path.to_string(), call.begin, call.end));
-                        for (dir, name, at) in &appeared {
-                            if dir == path && *at < call.begin {
-                                shown
-                                    .durable
-                                    .entry(format!("{dir}/{name}"))
-                                    .or_insert(call.end);
-                            }
-                        }
-                    }
+                    None => shown.synced_dir(path, call, &appeared),
                 }
             }
             "syncfs" => {
@@ -95,33 +92,28 @@ fn follow(calls: &[Call]) -> Shown {
                     file.synced = Some(call.end);
                 }
             }
-            "linkat" => {
+            "linkat" | "renameat" => {
                 let (Some((_, dir)), quoted) = (call.descriptor(2), quoted(&call.args)) else {
                     continue;
                 };
-                let fd: i64 = quoted[0].parse().expect("a descriptor's number");
-                let synced = files[&fd].synced.is_some_and(|at| at < call.begin);
-                if quoted[1].starts_with(".haul-") {
-                    hidden.insert(quoted[1].to_string(), synced);
+                let (from, to) = (quoted[0], quoted[1].to_string());
+                let links = call.is("linkat");
+                let fd = match links {
+                    true => Some(from.parse().expect("a descriptor's number")),
+                    false => named.get(from).copied(),
+                };
+                let synced = match fd {
+                    Some(fd) => files[&fd].synced.is_some_and(|at| at < call.begin),
+                    None => hidden.get(from).copied().unwrap_or(false),
+                };
+                if links && to.starts_with(".haul-") {
+                    hidden.insert(to, synced);
                     continue;
                 }
                 if !synced {
-                    shown.early.push(quoted[1].to_string());
+                    shown.early.push(to.clone());
                 }
-                appeared.push((dir.to_string(), quoted[1].to_string(), call.end));
-            }
-            "renameat" => {
-                let (Some((_, dir)), quoted) = (call.descriptor(2), quoted(&call.args)) else {
-                    continue;
-                };
-                let synced = match named.get(quoted[0]) {
-                    Some(fd) => files[fd].synced.is_some_and(|at| at < call.begin),
-                    None => hidden.get(quoted[0]).copied().unwrap_or(false),
-                };
-                if !synced {
-                    shown.early.push(quoted[1].to_string());
-                }
-                appeared.push((dir.to_string(), quoted[1].to_string(), call.end));
+                appeared.push((dir.to_string(), to, call.end));
             }
             _ => {}
         }
