@@ -245,40 +245,18 @@ impl Pump {
                     send_encrypted(send, tls, socket, tools, &mut self.warm, *allowed)
                 }
                 (Job::Send(send), None) if send.ascii.is_none() && !self.copies => {
-                    let most = at_most(Some(send.bytes), most);
-                    let small = self.moved == 0 && send.bytes <= ONE_SEGMENT_BYTES;
-                    let io = match small && send.bytes <= most as u64 {
-                        true => send_with_end(send, socket, tools, &mut self.warm),
-                        false if self.warm.covers(send, most, &mut tools.blind) => {
-                            if !self.corked && send.bytes >= CORK_FROM_BYTES {
-                                self.corked = cork(socket, true);
-                            }
-                            send_file(send, socket, most)
-                        }
-                        false => Io::Cold,
-                    };
-                    match io {
+                    let (warm, corked) = (&mut self.warm, &mut self.corked);
+                    let is_first = self.moved == 0;
+                    match send_plain(send, socket, tools, warm, corked, most, is_first) {
                         Io::Ended(Outcome::Failed(error)) if cannot_sendfile(&error) => {
                             self.copies = true;
-                            continue;
+                            Io::Moved(0)
                         }
                         io => io,
                     }
                 }
                 (Job::Send(_) | Job::Text(_), _) => {
-                    match self.fill(tools, budget) {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                            return Step::Cold;
-                        }
-                        Err(error) => return Step::Done(Outcome::Failed(error)),
-                    }
-                    match (self.held_at < self.held.len(), self.ended) {
-                        (true, _) if *allowed == 0 => continue,
-                        (true, _) => self.send_held(wire, tools, *allowed),
-                        (false, true) => return Step::Done(Outcome::Complete),
-                        (false, false) => continue,
-                    }
+                    self.fill_and_send(wire, tools, budget, *allowed)
                 }
                 (Job::Receive(receive), Some(tls)) => {
                     // Behind its end stands what it is for.
@@ -316,6 +294,26 @@ impl Pump {
                 Io::Cold => return Step::Cold,
                 Io::Ended(outcome) => return Step::Done(outcome),
             }
+        }
+    }
+
+    /// Sends what is held, of text or of what is copied, and makes more of it before.
+    fn fill_and_send(
+        &mut self,
+        wire: &mut Wire,
+        tools: &mut Tools,
+        budget: &mut usize,
+        allowed: usize,
+    ) -> Io {
+        match self.fill(tools, budget) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Io::Cold,
+            Err(error) => return Io::Ended(Outcome::Failed(error)),
+        }
+        match (self.held_at < self.held.len(), self.ended) {
+            (true, _) if allowed > 0 => self.send_held(wire, tools, allowed),
+            (false, true) => Io::Ended(Outcome::Complete),
+            _ => Io::Moved(0),
         }
     }
 
@@ -468,6 +466,29 @@ fn send_with_end(file: &mut Send, socket: BorrowedFd, tools: &mut Tools, warm: &
         file.bytes -= n as u64;
     }
     io
+}
+
+/// Sends some of a file as it is: all of a small one with its end, of others what is in memory.
+fn send_plain(
+    file: &mut Send,
+    socket: BorrowedFd,
+    tools: &mut Tools,
+    warm: &mut Warm,
+    corked: &mut bool,
+    most: usize,
+    is_first: bool,
+) -> Io {
+    let most = at_most(Some(file.bytes), most);
+    if is_first && file.bytes <= ONE_SEGMENT_BYTES && file.bytes <= most as u64 {
+        return send_with_end(file, socket, tools, warm);
+    }
+    if !warm.covers(file, most, &mut tools.blind) {
+        return Io::Cold;
+    }
+    if !*corked && file.bytes >= CORK_FROM_BYTES {
+        *corked = cork(socket, true);
+    }
+    send_file(file, socket, most)
 }
 
 /// Whether the socket is corked now. One that cannot be sends the same bytes.
