@@ -43,6 +43,15 @@ impl Identity {
         read(&files.certificate, &files.key)
     }
 
+    /// The same once more: keys are not copied without saying so.
+    pub fn again(&self) -> Identity {
+        Identity {
+            chain: self.chain.clone(),
+            key: self.key.clone_key(),
+            from: self.from.clone(),
+        }
+    }
+
     /// Of the server's own certificate, which comes first in the chain.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.chain.first().map(|own| Fingerprint::of(own))

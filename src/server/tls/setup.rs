@@ -28,6 +28,8 @@ pub struct Setup {
     provider: Arc<CryptoProvider>,
     config: Arc<ServerConfig>,
     fingerprint: Option<Fingerprint>,
+    /// The certificate that hauld made: its files are behind the walls by now, and it stays.
+    made: Option<Identity>,
     ticketer: Arc<dyn ProducesTickets>,
     reuse_required: bool,
 }
@@ -53,11 +55,13 @@ impl Setup {
         let ticketer = aws_lc_rs::Ticketer::new()
             .map_err(|error| format!("cannot make a key for session tickets: {error}"))?;
         let fingerprint = identity.fingerprint();
+        let made = tls.files.is_none().then(|| identity.again());
         let config = server_config(&provider, identity, ask)?;
         Ok(Setup {
             provider,
             config,
             fingerprint,
+            made,
             ticketer,
             reuse_required: tls.reuse_required,
         })
@@ -83,13 +87,17 @@ impl Setup {
         Ok(seen)
     }
 
-    /// Reads the certificate again. Sessions that began before keep theirs. `ask` as in
-    /// [`Setup::new`].
+    /// Reads the certificate again, unless hauld made it. Sessions that began before keep theirs.
+    /// `ask` as in [`Setup::new`].
     ///
     /// # Errors
     /// One sentence; nothing has changed.
     pub fn reload(&mut self, tls: &config::Tls, ask: bool) -> Result<(), String> {
-        self.config = server_config(&self.provider, Identity::load(tls)?, ask)?;
+        let identity = match &self.made {
+            Some(made) => made.again(),
+            None => Identity::load(tls)?,
+        };
+        self.config = server_config(&self.provider, identity, ask)?;
         Ok(())
     }
 

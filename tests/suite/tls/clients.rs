@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::common::secure::Pair;
-use crate::common::server::{Server, four_questions};
+use crate::common::server::{Launch, Server, four_questions};
 use crate::common::tools::{Done, curl, run, run_with};
 use crate::common::{PATIENCE, until};
 
@@ -92,4 +92,29 @@ fn a_certificate_stands_for_the_password_of_its_user() {
     });
     assert!(gone);
     four_questions(&server, baseline);
+}
+
+/// The files of a certificate that hauld made are behind Landlock when SIGHUP comes.
+#[test]
+fn a_certificate_that_hauld_made_stays_and_clients_are_asked_for_theirs_all_the_same() {
+    let annas = Pair::new();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users/users.toml");
+    fs::create_dir(file.parent().unwrap()).unwrap();
+    let users = file.to_str().unwrap();
+    hauld_user(&["add", "ben", "--users", users]).ok();
+    let state = format!("STATE_DIRECTORY={}/state", dir.path().display());
+    let server = Server::launch(&Launch {
+        through: &["env", &state],
+        options: &["--tls", "required", "--users", users],
+        ..Launch::default()
+    });
+    fs::write(server.path("f"), b"content").unwrap();
+    let is_welcome = || fetched(&server, "anna:any", Some(&annas), "1.3") == (0, b"content".into());
+    assert!(!is_welcome());
+    let spelt = fingerprint(&annas);
+    hauld_user(&["add", "anna", "--certificates", &spelt, "--users", users]).ok();
+    server.signal(Signal::HUP);
+    assert!(until(PATIENCE, is_welcome), "{}", server.log());
+    assert!(!server.log().contains("ERROR"), "{}", server.log());
 }
