@@ -6,9 +6,7 @@
 //! session orders is done in its order, which is why its uploads do not change threads while one is
 //! under way.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -16,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
+use super::dirty::DirtyMemory;
 use super::{Id, guarded};
 use crate::config::Durability;
 use crate::storage::commit::{self, Committed, Named};
@@ -299,10 +298,15 @@ impl Thread {
         })
     }
 
+    /// Who cannot know takes it for much that there is to write.
+    fn is_calm(&self) -> bool {
+        self.dirty.look().is_some_and(|it| it.bytes < CALM_BYTES)
+    }
+
     /// Leaves a batch unsettled, after the one before it.
     fn commit(&mut self, clients: Vec<Client>, batch: Vec<(Upload, Publish)>) -> Result<(), Gone> {
         let files = batch.len();
-        let together = files > 1 && self.costs.favour_together(files) && self.dirty.is_little();
+        let together = files > 1 && self.costs.favour_together(files) && self.is_calm();
         // To sync one small file takes the names along as well as to sync them all does.
         let is_quick = together || (files == 1 && self.batch_max > 1);
         if !is_quick {
@@ -351,39 +355,6 @@ fn answers(clients: Vec<Client>, committed: Vec<Committed>) -> Vec<(Id, Answer)>
         .collect()
 }
 
-/// Where the system says how much it has to write.
-pub const MEMINFO: &str = "/proc/meminfo";
-
-/// How much the whole machine has to write.
-struct DirtyMemory(Option<File>);
-
-impl DirtyMemory {
-    fn new() -> DirtyMemory {
-        let opened = File::open(MEMINFO);
-        if let Err(error) = &opened {
-            log::warn!("each upload is synced by itself, since {MEMINFO} cannot be read: {error}");
-        }
-        DirtyMemory(opened.ok())
-    }
-
-    /// Whether it is little. Who cannot know takes it for much.
-    fn is_little(&self) -> bool {
-        let mut text = [0; 4096];
-        let read = self.0.as_ref().map(|file| file.read_at(&mut text, 0));
-        let Some(Ok(n)) = read else { return false };
-        to_be_written(&text[..n]).is_some_and(|bytes| bytes < CALM_BYTES)
-    }
-}
-
-fn to_be_written(meminfo: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(meminfo).ok()?;
-    let kib = |name: &str| {
-        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-        rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
-    Some((kib("Dirty:")? + kib("Writeback:")?) * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,16 +382,5 @@ mod tests {
             alone += 1;
         }
         assert!((5..50).contains(&alone), "tried again after {alone}");
-    }
-
-    #[test]
-    fn what_is_to_be_written_is_read() {
-        let text =
-            b"MemTotal:  1 kB\nDirty:             312 kB\nWriteback:         8 kB\nMapped: 2 kB\n";
-        assert_eq!(to_be_written(text), Some(320 * 1024));
-        assert_eq!(to_be_written(b"Dirty: 1 kB\n"), None);
-        assert_eq!(to_be_written(b"Dirty: x kB\nWriteback: 1 kB\n"), None);
-        assert_eq!(to_be_written(b""), None);
-        assert!(!DirtyMemory(None).is_little());
     }
 }

@@ -408,8 +408,7 @@ impl Conn {
     fn watch_for_stall(&mut self, shared: &Shared) {
         // For a data connection that is awaited there is another deadline, and the disk has all the
         // time it wants.
-        let limit = shared.world.config.limits.unwritten_bytes_max;
-        let waits = |m: &Moving| m.is_waiting() || m.waits_for_disk(limit) || m.reading.is_awaited;
+        let waits = |m: &Moving| m.is_waiting() || m.waits_for_disk(shared) || m.reading.is_awaited;
         let moves = self.moving.as_ref().is_some_and(|m| !waits(m));
         if !moves && self.is_flushed() {
             self.stall = None;

@@ -18,6 +18,7 @@ mod buffers;
 mod commits;
 mod conn;
 mod counts;
+mod dirty;
 mod guarded;
 mod lingering;
 mod listen;
@@ -60,6 +61,7 @@ use buffers::Buffers;
 use commits::Commits;
 use conn::{Conn, Next};
 use counts::Counts;
+use dirty::DirtyMemory;
 use lingering::Lingering;
 use passive::Passive;
 use passwords::Passwords;
@@ -175,6 +177,10 @@ struct Shared {
     /// Where there are users.
     passwords: Option<Passwords>,
     rates: Rates,
+    dirty: DirtyMemory,
+    /// What of all uploads together may wait to be written to the disk; with more, each waits until what it
+    /// has sent is there.
+    unwritten_bytes_max: u64,
     lingering: Lingering,
     /// For what was read and not yet used.
     inputs: Buffers,
@@ -197,6 +203,11 @@ impl Shared {
             random: self.random.next(),
             commits_full: self.commits.is_full(),
         }
+    }
+
+    /// Whether more of all uploads waits to be written to the disk than should.
+    fn is_disk_behind(&self) -> bool {
+        self.world.home.unwritten_bytes() >= self.unwritten_bytes_max
     }
 
     /// An empty list for a session to write into; one is kept.

@@ -23,6 +23,7 @@ use super::background::Background;
 use super::buffers::Buffers;
 use super::commits::Commits;
 use super::counts::Counts;
+use super::dirty::{DirtyMemory, VMSTAT};
 use super::lingering::Lingering;
 use super::passive::Passive;
 use super::passwords::Passwords;
@@ -51,6 +52,8 @@ pub(super) const BACKLOG: i32 = 4096;
 /// Connections that have been sent to the end and wait for their client's, where there are enough
 /// descriptors.
 const LINGERING_MAX: usize = 256;
+/// What may wait to be written where the system does not say how much is much.
+const UNWRITTEN_BYTES_MAX: u64 = 64 << 20;
 /// The staged file and its directory.
 const DESCRIPTORS_OF_COMMIT: usize = 2;
 /// Descriptors that are no session's: standard streams, poll, wakers, pipe, root, log.
@@ -170,6 +173,7 @@ impl Server {
             counts.add(home.set_quotas(users.quotas()));
         }
         let sweeper = Sweeper::start(&home, limits.partial_keep).map_err(io)?;
+        let dirty = DirtyMemory::new();
         let now = Instant::now();
         let passwords = users.map(|users| Passwords::start(users, &home, &waker, now));
         let rates = Rates::new(config.limits.rate_bytes_per_s);
@@ -182,6 +186,8 @@ impl Server {
             commits,
             readers,
             rates,
+            unwritten_bytes_max: unwritten_bytes_max(&dirty),
+            dirty,
             uploads: Uploads::default(),
             sweeper,
             tls,
@@ -225,6 +231,21 @@ impl Server {
             siblings: None,
             shared,
         })
+    }
+}
+
+/// A quarter of what the system lets wait before it writes without being asked to: far from where it
+/// would make the reactor wait for the disk.
+fn unwritten_bytes_max(dirty: &DirtyMemory) -> u64 {
+    match dirty.look() {
+        Some(dirty) => dirty.background_bytes / 4,
+        None => {
+            log::warn!(
+                "each upload is synced by itself: how much waits to be written is not known, since \
+                 {VMSTAT} cannot be read"
+            );
+            UNWRITTEN_BYTES_MAX
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use landlock::{
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::commits::MEMINFO;
+use super::dirty::VMSTAT;
 use crate::config::{Config, RunAs, is_public};
 
 /// What this knows to forbid. A kernel that knows less forbids less.
@@ -134,7 +134,7 @@ pub fn confine(config: &Config) -> Result<(), RulesetError> {
     let rules = [(config.dir.clone(), all & !AccessFs::Execute)]
         .into_iter()
         .chain(read_again(config).map(|dir| (dir, AccessFs::ReadFile | AccessFs::ReadDir)))
-        .chain([(PathBuf::from(MEMINFO), AccessFs::ReadFile.into())])
+        .chain([(PathBuf::from(VMSTAT), AccessFs::ReadFile.into())])
         .chain(config.transfer_log.iter().map(|log| {
             // A log that was moved away is begun anew.
             (dir_of(log), AccessFs::WriteFile | AccessFs::MakeReg)

@@ -13,6 +13,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fd::OwnedFd;
@@ -42,6 +43,8 @@ pub struct Ledger {
     /// Files of uploads that are under way and have a hidden name: device and inode.
     hidden: Mutex<HashSet<(u64, u64)>>,
     pub(super) space: Space,
+    /// Bytes of all uploads that may not be on the disk yet.
+    pub(super) unwritten: AtomicU64,
 }
 
 /// What one home tree may hold, and what it does.

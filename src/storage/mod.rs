@@ -17,6 +17,7 @@ pub mod quota;
 pub mod room;
 pub mod root;
 pub mod staging;
+mod unwritten;
 pub mod walk;
 
 #[cfg(test)]

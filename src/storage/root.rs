@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
@@ -233,6 +234,11 @@ impl Root {
     /// Bytes on each file system that no upload uses up; `None`: the default.
     pub fn keep_free(&self, bytes: Option<u64>) {
         self.ledger.space.keep_free(bytes);
+    }
+
+    /// Bytes of all uploads under way that may not be on the disk yet.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.ledger.unwritten.load(Ordering::Relaxed)
     }
 
     /// What is known about the tree that this is a part of.

@@ -24,6 +24,7 @@ use super::room::Room;
 use super::root::{
     Root, keep_if_large, only_modified, permissions, rename_new, stat_in, stat_open,
 };
+use super::unwritten::Unwritten;
 use crate::proto::facts::{Kind, Meta};
 
 /// A hidden name is random in 64 bits: a second one is needed only if somebody else made the first.
@@ -57,6 +58,7 @@ struct Staged {
     /// An early write-back found that the disk does not take the file. The system says so once:
     /// whoever asks again is told that all is well.
     spoiled: AtomicBool,
+    unwritten: Unwritten,
 }
 
 /// How a file is to appear.
@@ -159,6 +161,7 @@ impl Upload {
             staged: Arc::new(Staged {
                 file,
                 spoiled: AtomicBool::new(false),
+                unwritten: Unwritten::new(root.ledger().clone()),
             }),
             dir,
             name: name.to_vec(),
@@ -185,7 +188,10 @@ impl Upload {
 
     /// To be called before the file is written up to `end`.
     pub fn make_room(&mut self, end: u64) -> io::Result<()> {
-        self.room.make(&self.staged.file, end)
+        let written = self.room.end();
+        self.room.make(&self.staged.file, end)?;
+        self.staged.unwritten.add(end.saturating_sub(written));
+        Ok(())
     }
 
     /// Up to here it has been written.
@@ -338,10 +344,16 @@ impl WriteBack {
     /// # Errors
     /// The disk does not take it. Then the upload cannot be published any more either.
     pub fn run(self) -> io::Result<()> {
-        let Staged { file, spoiled } = &*self.0;
+        let Staged {
+            file,
+            spoiled,
+            unwritten,
+        } = &*self.0;
+        let bytes = unwritten.bytes();
         let result = rustix::io::retry_on_intr(|| rustix::fs::fdatasync(file));
-        if result.is_err() {
-            spoiled.store(true, Ordering::Release);
+        match result {
+            Ok(()) => unwritten.take_off(bytes),
+            Err(_) => spoiled.store(true, Ordering::Release),
         }
         Ok(result?)
     }
@@ -484,6 +496,32 @@ mod tests {
             let meta = fs::metadata(dir.path().join("f")).unwrap();
             assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o640, 1_000_000_000));
             assert_eq!((meta.len(), meta.nlink()), (11, 1));
+        });
+    }
+
+    #[test]
+    fn what_is_not_on_the_disk_is_counted_until_it_is_or_is_gone() {
+        both(|_, root, stage| {
+            let (mut one, mut two) = (stage("one").unwrap(), stage("two").unwrap());
+            one.make_room(100).unwrap();
+            one.make_room(300).unwrap();
+            two.make_room(50).unwrap();
+            assert_eq!(root.unwritten_bytes(), 350);
+            let order = one.write_back();
+            one.make_room(310).unwrap();
+            order.run().unwrap();
+            one.make_room(320).unwrap();
+            assert_eq!(
+                root.unwritten_bytes(),
+                60,
+                "what came before it was carried out is there"
+            );
+            let order = one.write_back();
+            drop(one);
+            assert_eq!(root.unwritten_bytes(), 60, "it is held by the order");
+            drop(order);
+            two.publish(&NEW).unwrap();
+            assert_eq!(root.unwritten_bytes(), 0);
         });
     }
 

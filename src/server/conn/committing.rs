@@ -11,6 +11,8 @@ use crate::storage::staging::{Publish, Upload};
 
 /// An upload is written back in pieces of this size, so that its end finds little left to be written.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
+/// The same where the disk is behind.
+const WRITE_BACK_BEHIND_BYTES: u64 = 256 << 10;
 
 /// How far an upload has come to the disk before it is whole.
 #[derive(Debug, Default)]
@@ -21,15 +23,17 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// So much waits to be written that no more should come.
-    pub(super) fn is_behind(&self, moved: u64, unwritten_max: u64) -> bool {
-        self.ordered.is_some() && moved - self.bytes >= unwritten_max
+    fn waiting(&self, moved: u64) -> u64 {
+        moved - self.bytes
     }
 }
 
 impl Moving {
-    pub(super) fn waits_for_disk(&self, unwritten_max: u64) -> bool {
-        self.written.is_behind(self.pump.moved(), unwritten_max)
+    /// So much waits to be written that no more should come.
+    pub(super) fn waits_for_disk(&self, shared: &Shared) -> bool {
+        let max = shared.world.config.limits.unwritten_bytes_max;
+        let is_much = || self.written.waiting(self.pump.moved()) >= max;
+        self.written.ordered.is_some() && (shared.is_disk_behind() || is_much())
     }
 }
 
@@ -82,18 +86,24 @@ impl Conn {
     }
 
     /// Has what came of an upload so far written back, if it is enough to be worth it.
-    pub(super) fn write_back(&mut self, moving: &mut Moving, shared: &Shared) {
-        let moved = moving.pump.moved();
-        let written = &mut moving.written;
-        if written.ordered.is_some()
-            || moved - written.bytes < WRITE_BACK_BYTES
-            || shared.world.config.durability == Durability::None
-        {
-            return;
-        }
+    pub(super) fn write_back(&mut self, moving: &mut Moving, shared: &mut Shared) {
         let Some(upload) = moving.pump.receive().map(|it| &it.upload) else {
             return;
         };
+        let moved = moving.pump.moved();
+        let written = &mut moving.written;
+        let enough = match shared.is_disk_behind() {
+            true => WRITE_BACK_BEHIND_BYTES,
+            false => WRITE_BACK_BYTES,
+        };
+        if written.ordered.is_some() || written.waiting(moved) < enough {
+            return;
+        }
+        // Where nothing is promised it is left to the system, as long as that has little to write.
+        let is_promised = shared.world.config.durability != Durability::None;
+        if !is_promised && !shared.dirty.is_much(shared.now) {
+            return;
+        }
         self.write_backs += 1;
         let (number, part) = (self.write_backs, upload.write_back());
         if shared.commits.write_back(self.id, number, part).is_ok() {

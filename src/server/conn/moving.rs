@@ -134,9 +134,8 @@ impl Conn {
             return false;
         };
         let before = *budget;
-        let limit = shared.world.config.limits.unwritten_bytes_max;
         let step = match &moving.data {
-            _ if moving.waits_for_disk(limit) || moving.reading.is_awaited => Step::Blocked,
+            _ if moving.waits_for_disk(shared) || moving.reading.is_awaited => Step::Blocked,
             _ if moving.grace.is_due(shared.now, self.ended) => Step::Done(Outcome::Complete),
             _ if moving.grace.is_awaited() => Step::Blocked,
             Data::Failed => Step::Done(Outcome::NoConnection),

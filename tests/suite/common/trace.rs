@@ -16,6 +16,12 @@ use super::{PATIENCE, wait_for};
 const CALLS: &str = "trace=openat,write,pwrite64,splice,fsync,fdatasync,syncfs,linkat,renameat,\
                      renameat2,sendto,openat2,fadvise64";
 
+/// Becomes what it is given where `$0` is what the system says of its memory. Nobody else sees that.
+const WITH_VMSTAT: &str = r#"
+    mount --make-rprivate / && mount --bind "$0" /proc/vmstat || exit 2
+    exec "$@"
+"#;
+
 /// A server whose system calls are written down.
 pub struct Traced {
     pub server: Server,
@@ -45,9 +51,31 @@ impl Traced {
 
     /// The same, where other calls are to be told of.
     pub fn watching(calls: &str, options: &[&str], faults: &[&str]) -> Traced {
+        Traced::through(&[], calls, options, faults)
+    }
+
+    /// The same, where the system tells the server that `dirty` pages wait to be written to disks, and that
+    /// from `background` on it writes them without being asked to.
+    pub fn with_much_to_write(
+        (dirty, background): (u64, u64),
+        options: &[&str],
+        faults: &[&str],
+    ) -> Traced {
+        let vmstat = format!(
+            "nr_dirty {dirty}\nnr_writeback 0\nnr_dirty_background_threshold {background}\n"
+        );
+        let told = tempfile::NamedTempFile::new().expect("making a file");
+        fs::write(told.path(), vmstat).expect("writing");
+        let told = told.path().to_str().expect("a text");
+        let through = ["unshare", "--mount", "sh", "-c", WITH_VMSTAT, told];
+        Traced::through(&through, CALLS, options, faults)
+    }
+
+    fn through(through: &[&str], calls: &str, options: &[&str], faults: &[&str]) -> Traced {
         let dir = tempfile::tempdir().expect("making a directory");
         let file = dir.path().join("trace");
-        let mut words = vec!["strace", "-D", "-f", "-y", "-s", "4096", "-o"];
+        let mut words = through.to_vec();
+        words.extend(["strace", "-D", "-f", "-y", "-s", "4096", "-o"]);
         words.extend([file.to_str().expect("a text"), "-e", calls]);
         let faults: Vec<_> = faults.iter().map(|it| format!("inject={it}")).collect();
         words.extend(faults.iter().flat_map(|it| ["-e", it.as_str()]));

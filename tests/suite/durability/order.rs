@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::common::content::{MIB, bytes};
 use crate::common::control::Control;
 use crate::common::trace::{Call, Traced, parse};
+use crate::common::{PATIENCE, wait_for};
 
 /// What has been shown of one upload so far.
 #[derive(Debug, Default, Clone)]
@@ -241,6 +242,44 @@ fn a_large_upload_is_written_back_early_and_all_of_it_before_its_name() {
 }
 
 #[test]
+fn many_uploads_are_written_back_before_they_fill_the_memory() {
+    // 64 MiB, of which a quarter may wait.
+    let traced = Traced::with_much_to_write((0, 16 * 1024), &[], &[]);
+    let content: Vec<_> = (0..4).map(|n| bytes(n, 7 * MIB)).collect();
+    let mut sessions: Vec<_> = content
+        .iter()
+        .enumerate()
+        .map(|(n, content)| {
+            let mut control = Control::login(traced.server.addr());
+            let line = format!("UPLOAD {} f{n}", content.len());
+            assert_eq!(control.command(&line).code, 150);
+            control.send(&content[..5 * MIB]);
+            control
+        })
+        .collect();
+    // None of them alone has sent enough to be worth it.
+    wait_for(PATIENCE, || traced.is_told("fdatasync(").then_some(())).expect("written back");
+    for (n, (control, content)) in sessions.iter_mut().zip(&content).enumerate() {
+        control.send(&content[5 * MIB..]);
+        assert_eq!(control.reply().code, 226);
+        let stored = std::fs::read(traced.server.path(&format!("f{n}"))).expect("stored");
+        assert!(stored == *content);
+    }
+}
+
+#[test]
+fn without_durability_a_large_upload_is_written_back_only_where_much_waits() {
+    for (dirty, is_written_back) in [(100, true), (1, false)] {
+        let traced = Traced::with_much_to_write((dirty, 10), &["--durability", "none"], &[]);
+        let mut control = Control::login(traced.server.addr());
+        assert_eq!(control.stor("large", &bytes(1, 40 * MIB)).code, 226);
+        control.quit();
+        let told = traced.calls().iter().any(|call| call.is("fdatasync"));
+        assert_eq!(told, is_written_back, "{dirty} pages wait");
+    }
+}
+
+#[test]
 fn directories_above_that_are_new_are_synced_before_the_reply() {
     let traced = Traced::start(&[], &[]);
     let root = root_of(&traced);
@@ -333,6 +372,6 @@ fn how_much_the_machine_has_to_write_can_be_asked_behind_both_walls() {
     assert!(
         opened
             .into_iter()
-            .any(|path| path == Path::new("/proc/meminfo"))
+            .any(|path| path == Path::new("/proc/vmstat"))
     );
 }

@@ -125,7 +125,9 @@ fn e12_a_session_that_ends_gets_no_answer_and_its_upload_is_there() {
 /// What a session stages is written by the server's one thread: no more of it than can be written out.
 #[test]
 fn an_upload_that_the_disk_does_not_keep_up_with_waits() {
-    let traced = Traced::start(&[], &["fdatasync:delay_enter=5000000:when=1"]);
+    let delay = "fdatasync:delay_enter=5000000:when=1";
+    // What all uploads together may have is not what stops this one.
+    let traced = Traced::with_much_to_write((0, 1 << 20), &[], &[delay]);
     let mut control = Control::login(traced.server.addr());
     let mut data = control.epsv();
     assert_eq!(control.command("STOR large").code, 150);
