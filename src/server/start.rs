@@ -112,11 +112,7 @@ impl Server {
     pub fn start(config: Config, inherited: Vec<Inherited>) -> Result<Server, StartError> {
         walls::root_rule(&config).map_err(StartError)?;
         let dir = config.dir.display();
-        let users = match (&config.users, &config.one_time_password) {
-            (Some(path), _) => Some(load_users(path, config.workers)?),
-            (None, Some(password)) => Some(one_time_user(password).map_err(cannot("start"))?),
-            (None, None) => None,
-        };
+        let users = users_of(&config)?;
         warn_if_open_to_all(&config);
         if serves_users(&config) {
             log::warn!("the users file is below the directory that is served: move it out");
@@ -128,24 +124,11 @@ impl Server {
         }
         let mut listeners = open_listeners(&config, inherited)?;
         let limits = &config.limits;
-        let mut binds: Vec<IpAddr> = listeners.iter().map(|listener| listener.bind).collect();
-        binds.sort_unstable();
-        binds.dedup();
         let descriptors = raise_descriptor_limit(
             (limits.sessions_max * 3 + limits.commits_max * DESCRIPTORS_OF_COMMIT) as u64 + 256,
         );
-        let chosen = limits
-            .passive_ports_chosen
-            .min(descriptors as usize / 8)
-            .max(1);
-        let passive = Passive::open(
-            &binds,
-            config.passive_ports.as_ref(),
-            chosen,
-            limits.data_wait,
-            limits.passive_rest,
-        )
-        .map_err(cannot("open the passive ports"))?;
+        let passive = open_passive(&config, &listeners, descriptors)
+            .map_err(cannot("open the passive ports"))?;
         // A server that cannot have its addresses makes no certificate.
         let tls = match config.tls.level {
             TlsLevel::Off => None,
@@ -298,6 +281,38 @@ fn open_listeners(
         })
     };
     all().enumerate().map(open).collect()
+}
+
+/// The passive ports of each address that is listened at; of `descriptors` they take an eighth at
+/// most.
+fn open_passive(config: &Config, listeners: &[Listener], descriptors: u64) -> io::Result<Passive> {
+    let limits = &config.limits;
+    let mut binds: Vec<IpAddr> = listeners.iter().map(|listener| listener.bind).collect();
+    binds.sort_unstable();
+    binds.dedup();
+    let chosen = limits
+        .passive_ports_chosen
+        .min(descriptors as usize / 8)
+        .max(1);
+    Passive::open(
+        &binds,
+        config.passive_ports.as_ref(),
+        chosen,
+        limits.data_wait,
+        limits.passive_rest,
+    )
+}
+
+/// Who may log in with a password; `None`: nobody.
+fn users_of(config: &Config) -> Result<Option<Users>, StartError> {
+    match (&config.users, &config.one_time_password) {
+        (Some(path), _) => load_users(path, config.workers).map(Some),
+        (None, Some(password)) => {
+            let users = one_time_user(password).map_err(cannot("start"))?;
+            Ok(Some(users))
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// Whether the users can be served by so many workers.

@@ -425,15 +425,16 @@ impl Conn {
             (Via::Passive | Via::Active(_), _) => self.protect(protect),
             (Via::Control, _) => Ok(None),
         };
+        let not_begun = |job, outcome| {
+            Some(Input::TransferEnded(Ended {
+                job,
+                outcome,
+                bytes: 0,
+            }))
+        };
         let mut tls = match protection {
             Ok(tls) => tls,
-            Err(outcome) => {
-                return Some(Input::TransferEnded(Ended {
-                    job,
-                    outcome,
-                    bytes: 0,
-                }));
-            }
+            Err(outcome) => return not_begun(job, outcome),
         };
         let data = match (via, job) {
             (Via::Control, Job::Send(send)) if self.is_small(&send) => {
@@ -459,12 +460,7 @@ impl Conn {
                 Ok(stream) => (Data::Connecting(stream), job),
                 Err(error) => {
                     log::info!("cannot connect to {address}: {error}");
-                    let outcome = Outcome::NoConnection;
-                    return Some(Input::TransferEnded(Ended {
-                        job,
-                        outcome,
-                        bytes: 0,
-                    }));
+                    return not_begun(job, Outcome::NoConnection);
                 }
             },
         };
