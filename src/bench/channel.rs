@@ -122,8 +122,8 @@ impl Channel {
         self.is_half_closed = true;
     }
 
-    /// Whether the connection stands by now. Only who wants to know when it did has to ask: before that,
-    /// nothing can be read and nothing sent.
+    /// Whether the connection stands by now. Only who wants to know when it did has to ask: before
+    /// that, nothing can be read and nothing sent.
     ///
     /// # Errors
     /// It never will.

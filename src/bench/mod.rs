@@ -1,13 +1,17 @@
 //! The load generator behind `haul bench`: any number of sessions with any FTP server, on one thread.
 //!
-//! In reading order: [`arguments`] is the command line and [`course`] what follows from it, from the
-//! first connection to the report; [`operation`], [`mix`], [`work`] and [`schedule`] say what the
-//! sessions do and when; [`dialogue`] is one session as a value and [`outbox`] what it has to say;
-//! [`tls`], [`content`], [`channel`] and [`link`] are the same with sockets, and [`engine`] is the loop
-//! around all of them, woken by [`alarm`]; [`measure`] writes down what happens; [`report`] computes
-//! the figures that [`table`], [`html`] with [`svg`], and [`compare`] show, and [`live`] shows that
-//! something happens at all. [`server_process`] and [`syscalls`] look at the server if it runs here,
-//! [`machine`] at what this side needs.
+//! In reading order:
+//!
+//! - [`arguments`] is the command line, and [`course`] what follows from it, from the first connection
+//!   to the report.
+//! - [`operation`], [`mix`], [`work`] and [`schedule`] say what the sessions do and when.
+//! - [`dialogue`] is one session as a value, and [`outbox`] what it has to say; [`tls`], [`content`],
+//!   [`channel`] and [`link`] are the same with sockets.
+//! - [`engine`] is the loop around all of them, woken by [`alarm`].
+//! - [`measure`] writes down what happens; [`report`] computes the figures that [`table`], [`html`]
+//!   with [`svg`], and [`compare`] show; [`live`] shows that something happens at all.
+//! - [`server_process`] and [`syscalls`] look at the server if it runs here, [`machine`] at what this
+//!   side needs.
 //!
 //! Times are nanoseconds since the bench began, as [`measure::Clock`] counts them, where nothing else
 //! is said.

@@ -49,8 +49,8 @@ impl ServerProcess {
         }
     }
 
-    /// Starts one by a shell command, and waits until it says `listening on ADDRESS`, as hauld does; or,
-    /// where `address` is known, until that takes connections.
+    /// Starts one by a shell command, and waits until it says `listening on ADDRESS`, as hauld
+    /// does; or, where `address` is known, until that takes connections.
     ///
     /// # Errors
     /// A sentence for the user.

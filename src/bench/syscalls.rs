@@ -104,7 +104,8 @@ fn is_traced(pid: i32) -> bool {
     })
 }
 
-/// Reads the table of `strace -c`: percent, seconds, microseconds per call, calls, perhaps errors, name.
+/// Reads the table of `strace -c`: percent, seconds, microseconds per call, calls, perhaps errors,
+/// name.
 fn parse(text: &str) -> Syscalls {
     let mut counted = Syscalls::default();
     for line in text.lines() {

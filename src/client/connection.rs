@@ -206,7 +206,8 @@ impl Connection {
         self.lost || !self.held.is_empty() || self.has_input()
     }
 
-    /// Logs in. `password` is asked for only when the server wants one, and `account` is sent only then.
+    /// Logs in. `password` is asked for only when the server wants one, and `account` is sent only
+    /// then.
     ///
     /// # Errors
     /// [`Exit::LoginRefused`], or a broken connection.

@@ -1,23 +1,33 @@
 //! The client: a small blocking one, for any FTP server.
 //!
-//! In reading order: [`error`] is what can go wrong, with the exit codes; [`server`] the address,
-//! [`bookmarks`] and [`netrc`] what the user has written down of servers;
-//! [`connect`] how it is reached, [`connection`] the control connection and [`reply`] what comes back on it; [`auth`] when it goes
-//! inside TLS, which is [`tls`], [`trust`] with which servers, and [`known_hosts`] what is remembered
-//! of them; [`data`] the second connection, where it must be, and [`stream`] what both are;
-//! [`transfer`] one file in either direction, [`resume`] a large one that broke off, [`pipeline`] many
-//! small ones; [`digest`] and [`keep`] what is compared and kept of them; [`listing`] directories;
-//! [`local`] the files of this machine, [`dir`] and [`incoming`] where downloads go, and
-//! [`interrupt`] what signals do to them; [`glob`] patterns in names, [`scan`], [`filter`] and [`compare`] whole trees, [`plan`]
-//! what is to be moved, [`work`] with [`send`] and [`fetch`] who moves it, [`remote`] the
-//! directories there, [`removal`] all that is in one, and [`stamp`] their times; [`report`] what is told of it and [`progress`] the bars; [`commands`],
-//! [`upload`], [`download`] and [`sync`] what the user can ask for and [`show`] the listings for people;
-//! [`prompt`] the same line by line, [`lines`] where these come from, and [`completion`] what Tab offers.
+//! In reading order:
 //!
-//! It knows the wire format (`proto`) and nothing of how `hauld` works inside. It has no
-//! event loop; threads are for parallel connections and attempts to connect, and one waits for signals: each wait
-//! is a blocking call with a timeout. It believes a server nothing
-//! that it can check, and it prints nothing of what a server says without escaping it.
+//! - [`error`]: what can go wrong, with the exit codes.
+//! - [`server`] is an address, [`bookmarks`] and [`netrc`] are what the user has written down of
+//!   servers, and [`connect`] is how one is reached.
+//! - [`connection`] is the control connection, [`reply`] what comes back on it, [`data`] the second
+//!   connection where it must be, and [`stream`] what both are, with [`held`] for what was read too
+//!   soon.
+//! - [`auth`]: when these go inside TLS, which is [`tls`]; [`trust`]: with which servers;
+//!   [`known_hosts`]: what is remembered of them.
+//! - [`transfer`] moves one file in either direction, [`resume`] a large one that broke off,
+//!   [`pipeline`] many small ones; [`digest`] and [`keep`] are what is compared and kept of them.
+//! - [`listing`] is directories there; [`local`] the files of this machine, [`dir`] and [`incoming`]
+//!   where downloads go, and [`interrupt`] what signals do to them.
+//! - [`glob`] is patterns in names; [`scan`], [`filter`] and [`compare`] are about whole trees.
+//! - [`plan`] is what is to be moved, [`work`] with [`send`] and [`fetch`] who moves it; [`remote`]
+//!   makes and removes directories there, [`removal`] with all that is in them, and [`stamp`] gives
+//!   them their times.
+//! - [`report`] is what is told of it, and [`progress`] the bars.
+//! - [`commands`], [`upload`], [`download`] and [`sync`], with [`options`], are what the user can ask
+//!   for, and [`show`] the listings for people.
+//! - [`prompt`] is the same line by line, [`lines`] where these come from, and [`completion`] what Tab
+//!   offers.
+//!
+//! It knows the wire format (`proto`) and nothing of how `hauld` works inside. It has no event
+//! loop; threads are for parallel connections and attempts to connect, and one waits for signals:
+//! each wait is a blocking call with a timeout. It believes a server nothing that it can check, and
+//! it prints nothing of what a server says without escaping it.
 
 pub mod auth;
 pub mod bookmarks;

@@ -1,6 +1,6 @@
 //! Logins from `~/.netrc`, as ftp(1) and curl(1) know it: `machine HOST login NAME password WORD
-//! account WORD`, `default` for all other hosts; words may stand in double quotes, where a backslash keeps the next
-//! character.
+//! account WORD`, `default` for all other hosts; words may stand in double quotes, where a
+//! backslash keeps the next character.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};

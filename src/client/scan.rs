@@ -174,7 +174,8 @@ fn entry(path: Box<[u8]>, listed: Listed) -> Entry {
     }
 }
 
-/// Asks for a remote tree; `top` is what is known of the directory itself. A name that could lead somewhere else is told as wrong.
+/// Asks for a remote tree; `top` is what is known of the directory itself. A name that could lead
+/// somewhere else is told as wrong.
 ///
 /// # Errors
 /// The server refuses, or the connection broke.

@@ -243,7 +243,8 @@ fn retrieve(
     match (moved, announced) {
         (Err(error), _) => {
             if error.code.is_none() && !c.is_lost() {
-                // The sink failed, or it was enough: the server's 426 for the cut transfer is still to come.
+                // The sink failed, or it was enough: the server's 426 for the cut transfer is still
+                // to come.
                 let _ = c.read_reply();
             }
             Err(error)

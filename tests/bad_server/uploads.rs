@@ -184,7 +184,8 @@ fn a_named_pipe_is_opened_once() {
             .unwrap()
             .success()
     );
-    // It opens the pipe when somebody opens it to read, and if that one is gone again, its write fails.
+    // It opens the pipe when somebody opens it to read, and if that one is gone again, its write
+    // fails.
     let writer = std::thread::spawn(move || fs::write(pipe, "12345"));
     let fake = serve(|talk| {
         // Whoever opens it sooner than it is needed may close it again.

@@ -8,8 +8,8 @@
 //! in its directory:
 //!
 //! ```text
-//! anonymous LEVEL                none, read or write (as without the line)
-//! tls LEVEL                      off (as without the line), optional or required; only without sockets,
+//! anonymous LEVEL                none, read or write (as without the line) tls LEVEL              
+//! off (as without the line), optional or required; only without sockets,
 //!                                where what goes through TLS comes out of it unchanged
 //! quota BYTES FILES              of all that is there; only without sockets
 //! uncounted                      which nobody has counted yet

@@ -286,8 +286,8 @@ impl Simulation {
         }
     }
 
-    /// The clock goes on, or back; now and then a deadline that has passed is told late. The wall clock
-    /// jumps by a day, which no deadline notices.
+    /// The clock goes on, or back; now and then a deadline that has passed is told late. The wall
+    /// clock jumps by a day, which no deadline notices.
     fn jump(&mut self) {
         let before = self.shell.session.deadline(&self.shell.config);
         self.shell.wall_s += *self.random.pick(&[-86_400, 0, 86_400]);

@@ -1,6 +1,6 @@
-//! Uploads of several sessions to the same few names of one home with a quota, in random steps: every
-//! verb, interrupted at any byte or not at all, continued, replaced, appended to, committed late or not
-//! at all.
+//! Uploads of several sessions to the same few names of one home with a quota, in random steps:
+//! every verb, interrupted at any byte or not at all, continued, replaced, appended to, committed
+//! late or not at all.
 //!
 //! A shadow model knows what each name must hold, and what may be kept of each upload that broke off.
 //! Both are compared with the directory after every step. `HAUL_SEED=n cargo test --test session

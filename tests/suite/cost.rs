@@ -1,6 +1,6 @@
-//! What an operation costs, in system calls of the reactor: a number that does not depend on how fast
-//! or how busy the machine is. Who makes something dearer sees it here; who makes it cheaper writes the
-//! new number down.
+//! What an operation costs, in system calls of the reactor: a number that does not depend on how
+//! fast or how busy the machine is. Who makes something dearer sees it here; who makes it cheaper
+//! writes the new number down.
 //!
 //! Each client below sends what belongs to an operation before the server can need it, so that the
 //! server never asks in vain. How often it waits for events is left out: two that come close together
@@ -23,8 +23,8 @@ const OPERATIONS: usize = 40;
 const FILE_BYTES: usize = 4096;
 /// Whether 150 and 226 are one send or two depends on time.
 const REPLIES: [&str; 1] = ["sendto"];
-/// Not counted: waits; that other threads are told, which is one call for several; and what the standard
-/// library of a debug build asks before it closes.
+/// Not counted: waits; that other threads are told, which is one call for several; and what the
+/// standard library of a debug build asks before it closes.
 const NOT_COUNTED: [&str; 3] = ["epoll_wait", "futex", "fcntl"];
 
 /// Calls of the reactor per operation, and those of all other threads.
@@ -246,8 +246,8 @@ const STOR_DURABLE: f64 = 14.0;
 const DOWNLOAD: f64 = 4.0;
 /// As STOR, less what a data connection costs.
 const UPLOAD: f64 = 9.0;
-/// The hidden file is opened, locked and looked at; it is renamed and not linked, and before that it is
-/// looked whether what is replaced is large.
+/// The hidden file is opened, locked and looked at; it is renamed and not linked, and before that
+/// it is looked whether what is replaced is large.
 const UPLOAD_OVER: f64 = 12.0;
 /// As RETR without its sends, with getdents64 twice, and one statx for each entry beside these.
 const MLSD: f64 = 11.0;

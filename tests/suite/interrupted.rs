@@ -188,8 +188,9 @@ fn p23_a_killed_client_leaves_the_old_file_and_what_it_sent() {
     }
 }
 
-/// A killed client's kernel ends its connections one after the other, and the data connection may be the
-/// first: a sixth of the clients that were killed used to leave what they had sent as a whole file.
+/// A killed client's kernel ends its connections one after the other, and the data connection may
+/// be the first: a sixth of the clients that were killed used to leave what they had sent as a
+/// whole file.
 #[test]
 fn p23_a_control_connection_that_ends_just_behind_the_data_ends_the_upload_too() {
     for reset_too in [false, true] {
@@ -225,8 +226,8 @@ fn p23_a_control_connection_that_ends_just_behind_the_data_ends_the_upload_too()
     }
 }
 
-/// Two of one name share a batch: what is kept of the first is of no use any more and goes, but it must
-/// not take along what is kept of the second, which has its place by then.
+/// Two of one name share a batch: what is kept of the first is of no use any more and goes, but it
+/// must not take along what is kept of the second, which has its place by then.
 #[test]
 fn p23_of_two_uploads_of_one_name_that_ended_behind_their_data_the_later_one_is_kept() {
     let traced = Traced::start(&[], &["fsync:delay_enter=300000:when=1"]);

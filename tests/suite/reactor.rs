@@ -282,8 +282,8 @@ fn of_reactor(calls: &[Call]) -> BTreeMap<&str, usize> {
     counts
 }
 
-/// A disk that takes its time is met by the reactor only where a name is looked up or changed, and that
-/// so many times for a command. Everything that waits for bytes is done elsewhere.
+/// A disk that takes its time is met by the reactor only where a name is looked up or changed, and
+/// that so many times for a command. Everything that waits for bytes is done elsewhere.
 #[test]
 fn e14_what_asks_the_disk_on_the_reactor_is_named_and_bounded() {
     const NAMES: [&str; 10] = [

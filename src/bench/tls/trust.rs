@@ -37,8 +37,8 @@ pub struct Identity {
 }
 
 impl Trust {
-    /// For this server. Where nothing is said about certificates, any will do. `resumes`: data connections
-    /// are to resume the session of their control connection.
+    /// For this server. Where nothing is said about certificates, any will do. `resumes`: data
+    /// connections are to resume the session of their control connection.
     ///
     /// # Errors
     /// The host can be in no certificate.

@@ -153,8 +153,8 @@ impl Run {
         }
     }
 
-    /// What went out is replies from its first byte to its last, with the bytes that they announce, and
-    /// never more final ones than there were commands; as many where the session goes on.
+    /// What went out is replies from its first byte to its last, with the bytes that they announce,
+    /// and never more final ones than there were commands; as many where the session goes on.
     fn check_replies(&self) {
         let (mut parser, mut finals) = (Parser::default(), 0);
         let mut rest = self.shell.sent.as_slice();

@@ -119,7 +119,8 @@ pub struct Client {
     pub outbox: VecDeque<u8>,
     pub disk: Disk,
     home: Arc<Root>,
-    /// What would have been stored by the uploads of each path that failed since the last that did not.
+    /// What would have been stored by the uploads of each path that failed since the last that did
+    /// not.
     broken: BTreeMap<String, Vec<Vec<u8>>>,
     /// What the last data connection carried to the client.
     pub last_download: Vec<u8>,

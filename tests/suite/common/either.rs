@@ -1,5 +1,5 @@
-//! A session in clear or inside TLS, for tests in which both do the same and the server may be gone at any
-//! moment.
+//! A session in clear or inside TLS, for tests in which both do the same and the server may be gone
+//! at any moment.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

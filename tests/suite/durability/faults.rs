@@ -1,4 +1,5 @@
-//! Disks that fail, seldom and for a moment: what is answered, what is left, and that the server goes on.
+//! Disks that fail, seldom and for a moment: what is answered, what is left, and that the server
+//! goes on.
 
 use std::fs;
 

@@ -32,7 +32,8 @@ fn sending() -> Sending {
     }
 }
 
-/// What a file system keeps of a year that it does not know is its affair; what is told is what it kept.
+/// What a file system keeps of a year that it does not know is its affair; what is told is what it
+/// kept.
 #[test]
 fn the_time_that_is_told_when_it_is_set_is_the_one_that_the_file_has() {
     let server = Server::start(&[]);
