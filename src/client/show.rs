@@ -89,8 +89,7 @@ fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Erro
         if !is_plain_name(&entry.name) {
             return Ok(());
         }
-        held_bytes += size_of::<Listed>() + entry.name.len();
-        held_bytes += entry.target.as_ref().map_or(0, Vec::len);
+        held_bytes += memory_of(&entry);
         if held_bytes <= SORTED_BYTES_MAX {
             held.push(entry);
             return Ok(());
@@ -148,17 +147,25 @@ pub fn calendar_text(seconds: i64) -> String {
     text
 }
 
-/// `tree`.
+fn memory_of(entry: &Listed) -> usize {
+    size_of::<Listed>() + entry.name.len() + entry.target.as_ref().map_or(0, Vec::len)
+}
+
+/// The components of a path in a tree.
+fn parts_of(entry: &Listed) -> impl Iterator<Item = &[u8]> {
+    entry.name.split(|&b| b == b'/')
+}
+
+/// `tree`, each directory before what is in it.
 ///
 /// # Errors
 /// As [`ls_all`]; also if the server left something out.
 pub fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
     let what = || format!("cannot list {}", path.map_or("the tree".into(), shown));
     let mut out = BufWriter::new(stdout().lock());
-    let missed = listing::tree(client.ready()?, path, &mut |entry| {
-        if !entry.name.split(|&b| b == b'/').all(is_plain_name) {
-            return Ok(());
-        }
+    let mut held: Vec<Listed> = Vec::new();
+    let mut held_bytes = 0;
+    let mut show = |entry: &Listed| {
         let mut line = printable(&entry.name);
         if entry.kind == Some(Kind::Dir) {
             line.push(b'/');
@@ -169,7 +176,25 @@ pub fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
         }
         line.push(b'\n');
         out.write_all(&line).map_err(|e| Error::output(&e))
+    };
+    let missed = listing::tree(client.ready()?, path, &mut |entry| {
+        if !parts_of(&entry).all(is_plain_name) {
+            return Ok(());
+        }
+        held_bytes += memory_of(&entry);
+        if held_bytes <= SORTED_BYTES_MAX {
+            held.push(entry);
+            return Ok(());
+        }
+        for entry in held.drain(..) {
+            show(&entry)?;
+        }
+        show(&entry)
     });
+    held.sort_unstable_by(|a, b| parts_of(a).cmp(parts_of(b)));
+    for entry in &held {
+        show(entry)?;
+    }
     out.flush().map_err(|e| Error::output(&e))?;
     let missed = missed.map_err(|e| e.about(what()))?;
     match missed.left_out + missed.dirs.len() as u64 {
