@@ -18,6 +18,7 @@
 //! sessions, and servers that share a directory, do no harm to each other, and a name whose file
 //! nobody has locked is left behind by a process that died.
 
+mod keeping;
 mod sweep;
 mod withdrawal;
 
@@ -29,15 +30,15 @@ use std::sync::Arc;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
-use rustix::path::DecInt;
 use sha2::{Digest, Sha256};
 
 use super::path::{RESERVED_PREFIX, VirtualPath};
-use super::quota::{Amount, Full};
-use super::root::{LARGE_BYTES, Root, rename_new, stat_in, stat_open};
+use super::quota::Amount;
+use super::root::{LARGE_BYTES, Root, stat_in, stat_open};
 use super::staging::Upload;
 use crate::proto::facts::Kind;
 use crate::proto::upload::hex;
+pub use keeping::{Kept, Record};
 pub use sweep::{Index, Sweep, clear_dir, remove_older};
 pub use withdrawal::Withdrawal;
 pub(super) use withdrawal::Withdrawn;
@@ -374,247 +375,6 @@ pub(super) struct Partial {
 impl Partial {
     pub(super) fn name(&self) -> &[u8] {
         self.key.name.as_bytes()
-    }
-}
-
-/// How much of an upload has arrived, to be put on the disk and recorded.
-#[derive(Debug)]
-pub struct Record {
-    file: OwnedFd,
-    bytes: u64,
-    _recording: Arc<()>,
-}
-
-impl Record {
-    /// Does it. An error is nobody's: this file is a descriptor of its own, so whoever publishes the
-    /// upload meets the error of the disk again.
-    pub fn run(self) {
-        if let Err(error) = record(&self.file, self.bytes) {
-            log::debug!("how much of an upload has arrived cannot be recorded: {error}");
-        }
-    }
-}
-
-/// A partial that has come to be.
-#[derive(Debug)]
-pub struct Kept {
-    /// Where.
-    pub place: Place,
-    /// How much there is.
-    pub bytes: u64,
-    ino: u64,
-}
-
-impl Kept {
-    /// Removes it, unless it is being written or another partial has taken its place.
-    pub fn forget(self) -> Removed {
-        let Place { root, dir, key } = &self.place;
-        remove(root, dir, key.name.as_bytes(), Some(self.ino))
-    }
-}
-
-impl Upload {
-    /// Says whose this upload is and what becomes of it if it breaks off. A partial that was there
-    /// before is replaced: it is removed now, since nothing of it may be mixed with what comes.
-    pub fn keep_for(
-        &mut self,
-        owner: &Owner,
-        interrupted: Interrupted,
-    ) -> io::Result<Option<OwnedFd>> {
-        let place = Place::in_dir(&self.root, self.dir.clone(), &self.name, owner)?;
-        self.partial = Some(Partial {
-            key: place.key,
-            interrupted,
-            from: 0,
-            may_be_named: true,
-            recording: Arc::default(),
-        });
-        match place.remove() {
-            Removed::Gone(large) => Ok(large),
-            Removed::Not => Ok(None),
-        }
-    }
-
-    /// What others who want to continue it know it by.
-    pub fn key(&self) -> Option<Key> {
-        self.partial.as_ref().map(|partial| partial.key)
-    }
-
-    /// Nothing is kept of it from here on: it is complete, or of no use.
-    pub fn forget_partial(&mut self) {
-        if let Some(partial) = &mut self.partial {
-            partial.interrupted = Interrupted::Dropped;
-        }
-        if let Some(withdrawn) = &mut self.withdrawn {
-            withdrawn.interrupted = Interrupted::Dropped;
-        }
-    }
-
-    /// Whether it is left where it is, as a killed server leaves it, when it is dropped: it can be
-    /// continued from its last record.
-    pub(super) fn stays_as_partial(&self) -> bool {
-        let partial = self.partial.as_ref();
-        partial.is_some_and(|partial| partial.interrupted != Interrupted::Dropped)
-            && self.has_partial_name()
-    }
-
-    /// Whether it has its hidden name already.
-    pub(super) fn has_partial_name(&self) -> bool {
-        let name = self.partial.as_ref().map(Partial::name);
-        name.is_some() && self.hidden.as_deref() == name
-    }
-
-    /// Gives the file its hidden name while it is being written. If that name belongs to another
-    /// upload that is running, it goes without.
-    pub fn take_partial_name(&mut self) -> bool {
-        if self.has_partial_name() {
-            return true;
-        }
-        let Some(partial) = &self.partial else {
-            return false;
-        };
-        if partial.interrupted == Interrupted::Dropped || !partial.may_be_named {
-            return false;
-        }
-        let name = partial.name().to_vec();
-        match self.become_named(&name) {
-            Ok(()) => {
-                self.hidden = Some(name);
-                if let Ok(meta) = stat_open(self.file()) {
-                    self.room.hide((meta.dev, meta.ino));
-                }
-                true
-            }
-            Err(_) => {
-                if let Some(partial) = &mut self.partial {
-                    partial.may_be_named = false;
-                }
-                false
-            }
-        }
-    }
-
-    fn become_named(&self, name: &[u8]) -> Result<(), Errno> {
-        let step = || match &self.hidden {
-            None => self.link_hidden(name),
-            Some(hidden) => rename_new(&self.dir, hidden, &self.dir, name),
-        };
-        match step() {
-            // Somebody who is gone may have left it there.
-            Err(Errno::EXIST) => match remove(&self.root, &self.dir, name, None) {
-                Removed::Gone(_) => step(),
-                Removed::Not => Err(Errno::EXIST),
-            },
-            done => done,
-        }
-    }
-
-    /// What has to be written down so that the first `at` bytes outlive this process. `None`: that
-    /// cannot be, or what was to be written down before is not yet.
-    pub fn record(&mut self, at: u64) -> Option<Record> {
-        if !self.take_partial_name() {
-            return None;
-        }
-        let recording = &self.partial.as_ref()?.recording;
-        if Arc::strong_count(recording) > 1 {
-            return None;
-        }
-        let _recording = recording.clone();
-        // A descriptor of its own also has its own memory of errors: an fsync through a shared one
-        // would take the error from whoever publishes.
-        let name = DecInt::from_fd(self.file());
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(
-            self.root.descriptors(),
-            name.as_c_str(),
-            flags,
-            Mode::empty(),
-        );
-        Some(Record {
-            file: file.ok()?,
-            bytes: self.bytes_to_keep(at),
-            _recording,
-        })
-    }
-
-    fn bytes_to_keep(&self, at: u64) -> u64 {
-        match &self.partial {
-            Some(partial) => match partial.interrupted {
-                Interrupted::Dropped => 0,
-                Interrupted::Kept => at,
-                Interrupted::KeptButOneByte => partial.from.max(at.saturating_sub(1)),
-            },
-            None => 0,
-        }
-    }
-
-    /// It broke off behind byte `at`: puts what is to be kept on the disk, and then under its hidden
-    /// name. Takes long.
-    ///
-    /// # Errors
-    /// It could not be kept, and is gone.
-    pub fn keep(mut self, at: u64) -> io::Result<Option<Kept>> {
-        let bytes = self.bytes_to_keep(at);
-        if bytes == 0 {
-            return Ok(None);
-        }
-        self.file().set_len(bytes)?;
-        record(self.file(), bytes)?;
-        if !self.take_partial_name() {
-            return Ok(None);
-        }
-        self.settle(bytes)?;
-        let ino = stat_open(self.file())?.ino;
-        Ok(self.partial.as_ref().map(|partial| Kept {
-            place: Place {
-                root: self.root.clone(),
-                dir: self.dir.clone(),
-                key: partial.key,
-            },
-            bytes,
-            ino,
-        }))
-    }
-
-    /// As [`Upload::keep`], where nobody is left to tell of an error.
-    pub fn keep_or_lose(self, at: u64) -> Option<Kept> {
-        self.keep(at).unwrap_or_else(|error| {
-            log::warn!("what arrived of an interrupted upload is lost: {error}");
-            None
-        })
-    }
-
-    /// What there is counts from now on as a file that is there. Without room for it, it goes.
-    fn settle(&mut self, bytes: u64) -> io::Result<()> {
-        let claims = self.room.take_claims().into_iter();
-        let settled: Result<Vec<()>, Full> = claims
-            .map(|claim| claim.stays(Amount::file(bytes)))
-            .collect();
-        if let Err(full) = settled {
-            self.forget_partial();
-            return Err(full.into_error());
-        }
-        Ok(())
-    }
-
-    /// Lets go of it where it is.
-    pub(super) fn leave_partial(&mut self) {
-        let bytes = stat_open(self.file()).map_or(0, |meta| meta.size);
-        for claim in self.room.take_claims() {
-            // Too much or not, it is there.
-            let _ = claim.stays(Amount::file(bytes));
-        }
-        // Whoever writes it back meanwhile has the same lock.
-        let _ = rustix::fs::flock(self.file(), FlockOperation::Unlock);
-    }
-
-    /// What was recorded of it says nothing about a file that is published.
-    pub(super) fn strip_records(&self) {
-        if self.has_partial_name() {
-            for name in [RECORD, DIGEST] {
-                let _ = rustix::fs::fremovexattr(self.file(), name);
-            }
-        }
     }
 }
 

@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -213,6 +213,23 @@ fn a_running_upload_with_its_name_is_nobody_elses() {
     first.publish(&OVER).unwrap();
     assert_eq!(fs::read(nest.dir.path().join("f")).unwrap(), b"first");
     assert_eq!(names(nest.dir.path()), ["f"]);
+}
+
+#[test]
+fn who_holds_a_partial_for_a_moment_costs_nobody_his_own() {
+    let nest = nest();
+    let mut upload = nest.begin("f", Interrupted::Kept);
+    nest.break_off("f", b"other").unwrap();
+    let mut held = Some(nest.retained("f"));
+    assert!(upload.record(0).is_none());
+    upload.file().write_all_at(b"mine", 0).unwrap();
+    let again = || held.take().is_some();
+    assert!(upload.keep_as_soon(4, again).unwrap().is_some());
+    let mut content = String::new();
+    let mut file = nest.retained("f").into_file().unwrap();
+    file.read_to_string(&mut content).unwrap();
+    assert_eq!(content, "mine");
+    assert_eq!(names(nest.dir.path()).len(), 1);
 }
 
 #[test]

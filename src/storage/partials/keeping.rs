@@ -1,0 +1,290 @@
+//! What a running upload does for the partial that it becomes if it breaks off: it takes the hidden
+//! name, writes down how much has arrived, and is left where it is.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::path::DecInt;
+
+use super::super::quota::{Amount, Full};
+use super::super::root::{rename_new, stat_open};
+use super::super::staging::Upload;
+use super::{DIGEST, Interrupted, Key, Owner, Partial, Place, RECORD, Removed, record, remove};
+
+/// Whoever looks whether a partial can be continued, or removes it, has it locked for a moment, and
+/// whoever writes it for long: what has just broken off waits for the first and not for the second.
+const NAME_ATTEMPTS: usize = 10;
+const NAME_ATTEMPT_APART: Duration = Duration::from_millis(1);
+
+/// How much of an upload has arrived, to be put on the disk and recorded.
+#[derive(Debug)]
+pub struct Record {
+    file: OwnedFd,
+    bytes: u64,
+    _recording: Arc<()>,
+}
+
+impl Record {
+    /// Does it. An error is nobody's: this file is a descriptor of its own, so whoever publishes the
+    /// upload meets the error of the disk again.
+    pub fn run(self) {
+        if let Err(error) = record(&self.file, self.bytes) {
+            log::debug!("how much of an upload has arrived cannot be recorded: {error}");
+        }
+    }
+}
+
+/// A partial that has come to be.
+#[derive(Debug)]
+pub struct Kept {
+    /// Where.
+    pub place: Place,
+    /// How much there is.
+    pub bytes: u64,
+    ino: u64,
+}
+
+impl Kept {
+    /// Removes it, unless it is being written or another partial has taken its place.
+    pub fn forget(self) -> Removed {
+        let Place { root, dir, key } = &self.place;
+        remove(root, dir, key.name.as_bytes(), Some(self.ino))
+    }
+}
+
+impl Upload {
+    /// Says whose this upload is and what becomes of it if it breaks off. A partial that was there
+    /// before is replaced: it is removed now, since nothing of it may be mixed with what comes.
+    pub fn keep_for(
+        &mut self,
+        owner: &Owner,
+        interrupted: Interrupted,
+    ) -> io::Result<Option<OwnedFd>> {
+        let place = Place::in_dir(&self.root, self.dir.clone(), &self.name, owner)?;
+        self.partial = Some(Partial {
+            key: place.key,
+            interrupted,
+            from: 0,
+            may_be_named: true,
+            recording: Arc::default(),
+        });
+        match place.remove() {
+            Removed::Gone(large) => Ok(large),
+            Removed::Not => Ok(None),
+        }
+    }
+
+    /// What others who want to continue it know it by.
+    pub fn key(&self) -> Option<Key> {
+        self.partial.as_ref().map(|partial| partial.key)
+    }
+
+    /// Nothing is kept of it from here on: it is complete, or of no use.
+    pub fn forget_partial(&mut self) {
+        if let Some(partial) = &mut self.partial {
+            partial.interrupted = Interrupted::Dropped;
+        }
+        if let Some(withdrawn) = &mut self.withdrawn {
+            withdrawn.interrupted = Interrupted::Dropped;
+        }
+    }
+
+    /// Whether it is left where it is, as a killed server leaves it, when it is dropped: it can be
+    /// continued from its last record.
+    pub(in crate::storage) fn stays_as_partial(&self) -> bool {
+        let partial = self.partial.as_ref();
+        partial.is_some_and(|partial| partial.interrupted != Interrupted::Dropped)
+            && self.has_partial_name()
+    }
+
+    /// Whether it has its hidden name already.
+    pub(in crate::storage) fn has_partial_name(&self) -> bool {
+        let name = self.partial.as_ref().map(Partial::name);
+        name.is_some() && self.hidden.as_deref() == name
+    }
+
+    /// Gives the file its hidden name while it is being written. If that name belongs to another
+    /// upload that is running, it goes without.
+    pub fn take_partial_name(&mut self) -> bool {
+        if self.has_partial_name() {
+            return true;
+        }
+        let Some(partial) = &self.partial else {
+            return false;
+        };
+        if !partial.may_be_named {
+            return false;
+        }
+        let is_named = self.become_partial(|| false);
+        if let Some(partial) = &mut self.partial {
+            partial.may_be_named = is_named;
+        }
+        is_named
+    }
+
+    /// Gives the file its hidden name. If something has that name and cannot be removed, `again` says
+    /// whether to try once more.
+    fn become_partial(&mut self, again: impl FnMut() -> bool) -> bool {
+        let partial = self.partial.as_ref();
+        let Some(partial) = partial.filter(|it| it.interrupted != Interrupted::Dropped) else {
+            return false;
+        };
+        let name = partial.name().to_vec();
+        if self.has_partial_name() {
+            return true;
+        }
+        if self.become_named(&name, again).is_err() {
+            return false;
+        }
+        self.hidden = Some(name);
+        if let Ok(meta) = stat_open(self.file()) {
+            self.room.hide((meta.dev, meta.ino));
+        }
+        true
+    }
+
+    fn become_named(&self, name: &[u8], mut again: impl FnMut() -> bool) -> Result<(), Errno> {
+        let step = || match &self.hidden {
+            None => self.link_hidden(name),
+            Some(hidden) => rename_new(&self.dir, hidden, &self.dir, name),
+        };
+        loop {
+            match step() {
+                Err(Errno::EXIST) => {}
+                done => return done,
+            }
+            // Somebody who is gone may have left it there.
+            match remove(&self.root, &self.dir, name, None) {
+                Removed::Gone(_) => return step(),
+                Removed::Not if again() => {}
+                Removed::Not => return Err(Errno::EXIST),
+            }
+        }
+    }
+
+    /// What has to be written down so that the first `at` bytes outlive this process. `None`: that
+    /// cannot be, or what was to be written down before is not yet.
+    pub fn record(&mut self, at: u64) -> Option<Record> {
+        if !self.take_partial_name() {
+            return None;
+        }
+        let recording = &self.partial.as_ref()?.recording;
+        if Arc::strong_count(recording) > 1 {
+            return None;
+        }
+        let _recording = recording.clone();
+        // A descriptor of its own also has its own memory of errors: an fsync through a shared one
+        // would take the error from whoever publishes.
+        let name = DecInt::from_fd(self.file());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(
+            self.root.descriptors(),
+            name.as_c_str(),
+            flags,
+            Mode::empty(),
+        );
+        Some(Record {
+            file: file.ok()?,
+            bytes: self.bytes_to_keep(at),
+            _recording,
+        })
+    }
+
+    fn bytes_to_keep(&self, at: u64) -> u64 {
+        match &self.partial {
+            Some(partial) => match partial.interrupted {
+                Interrupted::Dropped => 0,
+                Interrupted::Kept => at,
+                Interrupted::KeptButOneByte => partial.from.max(at.saturating_sub(1)),
+            },
+            None => 0,
+        }
+    }
+
+    /// It broke off behind byte `at`: puts what is to be kept on the disk, and then under its hidden
+    /// name. Takes long.
+    ///
+    /// # Errors
+    /// It could not be kept, and is gone.
+    pub fn keep(self, at: u64) -> io::Result<Option<Kept>> {
+        let mut attempts_left = NAME_ATTEMPTS;
+        self.keep_as_soon(at, || {
+            thread::sleep(NAME_ATTEMPT_APART);
+            attempts_left -= 1;
+            attempts_left > 0
+        })
+    }
+
+    pub(super) fn keep_as_soon(
+        mut self,
+        at: u64,
+        again: impl FnMut() -> bool,
+    ) -> io::Result<Option<Kept>> {
+        let bytes = self.bytes_to_keep(at);
+        if bytes == 0 {
+            return Ok(None);
+        }
+        self.file().set_len(bytes)?;
+        record(self.file(), bytes)?;
+        if !self.become_partial(again) {
+            return Ok(None);
+        }
+        self.settle(bytes)?;
+        let ino = stat_open(self.file())?.ino;
+        Ok(self.partial.as_ref().map(|partial| Kept {
+            place: Place {
+                root: self.root.clone(),
+                dir: self.dir.clone(),
+                key: partial.key,
+            },
+            bytes,
+            ino,
+        }))
+    }
+
+    /// As [`Upload::keep`], where nobody is left to tell of an error.
+    pub fn keep_or_lose(self, at: u64) -> Option<Kept> {
+        self.keep(at).unwrap_or_else(|error| {
+            log::warn!("what arrived of an interrupted upload is lost: {error}");
+            None
+        })
+    }
+
+    /// What there is counts from now on as a file that is there. Without room for it, it goes.
+    fn settle(&mut self, bytes: u64) -> io::Result<()> {
+        let claims = self.room.take_claims().into_iter();
+        let settled: Result<Vec<()>, Full> = claims
+            .map(|claim| claim.stays(Amount::file(bytes)))
+            .collect();
+        if let Err(full) = settled {
+            self.forget_partial();
+            return Err(full.into_error());
+        }
+        Ok(())
+    }
+
+    /// Lets go of it where it is.
+    pub(in crate::storage) fn leave_partial(&mut self) {
+        let bytes = stat_open(self.file()).map_or(0, |meta| meta.size);
+        for claim in self.room.take_claims() {
+            // Too much or not, it is there.
+            let _ = claim.stays(Amount::file(bytes));
+        }
+        // Whoever writes it back meanwhile has the same lock.
+        let _ = rustix::fs::flock(self.file(), FlockOperation::Unlock);
+    }
+
+    /// What was recorded of it says nothing about a file that is published.
+    pub(in crate::storage) fn strip_records(&self) {
+        if self.has_partial_name() {
+            for name in [RECORD, DIGEST] {
+                let _ = rustix::fs::fremovexattr(self.file(), name);
+            }
+        }
+    }
+}
