@@ -182,13 +182,6 @@ impl Claim {
         }
     }
 
-    /// What an upload has written stays under its hidden name, and counts from now on.
-    pub(super) fn stays(mut self, new: Amount) -> Result<(), Full> {
-        self.restate(new, Amount::NOTHING)?;
-        self.settle();
-        Ok(())
-    }
-
     pub(super) fn free_bytes(&self) -> u64 {
         self.allotment.free().bytes
     }
@@ -200,6 +193,26 @@ impl Drop for Claim {
             lock(&self.allotment.quota).release(reservation);
         }
     }
+}
+
+/// Room in all these trees for `new` in the place of `old`. What of it was held is used.
+fn restated(
+    allotments: Vec<Arc<Allotment>>,
+    mut held: Vec<Claim>,
+    new: Amount,
+    old: Amount,
+) -> io::Result<Vec<Claim>> {
+    let claims = allotments.into_iter().map(|allotment| {
+        let mine = |claim: &Claim| Arc::ptr_eq(&claim.allotment, &allotment);
+        let mut claim = match held.iter().position(mine) {
+            Some(at) => held.swap_remove(at),
+            // There was no quota when the upload began.
+            None => Claim::new(allotment, Amount::NOTHING, Amount::NOTHING)?,
+        };
+        claim.restate(new, old)?;
+        Ok(claim)
+    });
+    claims.collect::<Result<_, _>>().map_err(Full::into_error)
 }
 
 /// What something with a name counts for, without what is in it.
@@ -310,7 +323,7 @@ impl Root {
         dir: &OwnedFd,
         name: &[u8],
         new: impl FnOnce() -> io::Result<Amount>,
-        mut held: Vec<Claim>,
+        held: Vec<Claim>,
         act: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
         let allotments = self.allotments(dir);
@@ -319,21 +332,25 @@ impl Root {
         }
         let _names = lock(&self.ledger().names);
         let (new, old) = (new()?, amount_at(dir, name));
-        let mut claims = Vec::with_capacity(allotments.len());
-        for allotment in allotments {
-            let mine = |claim: &Claim| Arc::ptr_eq(&claim.allotment, &allotment);
-            let mut claim = match held.iter().position(mine) {
-                Some(at) => held.swap_remove(at),
-                // There was no quota when the upload began.
-                None => Claim::new(allotment, Amount::NOTHING, Amount::NOTHING)
-                    .map_err(Full::into_error)?,
-            };
-            claim.restate(new, old).map_err(Full::into_error)?;
-            claims.push(claim);
-        }
+        let claims = restated(allotments, held, new, old)?;
         let done = act()?;
         claims.into_iter().for_each(Claim::settle);
         Ok(done)
+    }
+
+    /// What an upload has written in `dir` stays under its hidden name, and counts from now on. `held` is
+    /// the room that was kept for it.
+    pub(super) fn stays(&self, dir: &OwnedFd, new: Amount, held: Vec<Claim>) -> io::Result<()> {
+        let claims = restated(self.allotments(dir), held, new, Amount::NOTHING)?;
+        claims.into_iter().for_each(Claim::settle);
+        Ok(())
+    }
+
+    /// Something is in `dir`, whether there is room for it or not.
+    pub(super) fn is_there(&self, dir: &OwnedFd, amount: Amount) {
+        for allotment in self.allotments(dir) {
+            lock(&allotment.quota).added(amount);
+        }
     }
 
     /// Does what moves `from` to `to`. Within one tree that needs no room; from one to another it

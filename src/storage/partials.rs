@@ -341,6 +341,7 @@ impl Retained {
             interrupted,
             from: bytes,
             may_be_named: true,
+            is_counted: false,
             recording: Arc::default(),
         };
         Upload::resume(root, path, self.file, bytes, partial, cut)
@@ -368,6 +369,8 @@ pub(super) struct Partial {
     from: u64,
     /// It has not been tried in vain to give it its name.
     may_be_named: bool,
+    /// What there is counts as a file that is there, and not as an upload any more.
+    is_counted: bool,
     /// Shared with the record that is being written.
     recording: Arc<()>,
 }

@@ -11,6 +11,7 @@
 //! | that has been done | [`Quota::settle`] |
 //! | it is thrown away | [`Quota::release`] |
 //! | a file goes away | [`Quota::removed`] |
+//! | a file is there in any case | [`Quota::added`] |
 //! | a directory gets another name | [`Quota::moved`] |
 //! | the tree is counted, all the while in use | [`Quota::counting`], then [`Quota::counted`] |
 //!
@@ -259,6 +260,11 @@ impl Quota {
     /// Something was removed.
     pub fn removed(&mut self, amount: Amount) {
         self.exchanged(Amount::NOTHING, amount);
+    }
+
+    /// Something is there, whether there is room for it or not.
+    pub fn added(&mut self, amount: Amount) {
+        self.exchanged(amount, Amount::NOTHING);
     }
 
     /// `new` is there, and `old` is not any more.

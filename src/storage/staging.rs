@@ -138,8 +138,15 @@ impl Upload {
         root.change(&dir, partial.name(), Amount::NOTHING, Vec::new(), || {
             cut(&file)
         })?;
-        room.claim(root.claim(&dir, Amount::NAME, old)?);
-        room.share(from)?;
+        let claims = root.claim(&dir, Amount::NAME, old).and_then(|claims| {
+            room.claim(claims);
+            room.share(from)
+        });
+        if let Err(error) = claims {
+            // It stays a partial.
+            root.is_there(&dir, Amount::file(from));
+            return Err(error);
+        }
         let hidden = Some(partial.name().to_vec());
         let mut upload = Upload::of(root, path, dir, file, room, hidden, replaces);
         upload.partial = Some(partial);

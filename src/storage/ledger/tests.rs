@@ -5,6 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::storage::partials::{Found, Interrupted, Owner, Place};
 use crate::storage::staging::{Publish, Upload};
 
 const OVER: Publish = Publish {
@@ -253,6 +254,51 @@ fn limits_change_under_those_who_are_there() {
         count(&nest.served, allotment);
     }
     assert_eq!(nest.used(), nest.truth());
+}
+
+#[test]
+fn what_is_kept_counts_though_its_quota_came_later() {
+    let nest = Nest::new([Amount::MAX; 3]);
+    let owner = Owner::user(b"anna");
+    nest.served.set_quotas([]);
+    let begin = |path: &str| {
+        let mut upload = nest.begin(path, 100).unwrap();
+        upload.keep_for(&owner, Interrupted::Kept).unwrap();
+        upload
+    };
+    let (fits, left, too_much) = (begin("a/fits"), begin("a/left"), begin("a/b/f"));
+    for allotment in nest.limit([amount(150, 9), amount(50, 9), Amount::MAX]) {
+        assert!(count(&nest.served, allotment));
+    }
+    assert!(fits.keep(100).unwrap().is_some());
+    assert_eq!(nest.used()[0], amount(100, 2));
+    full(too_much.keep(100));
+    assert_eq!(nest.used(), nest.truth());
+    // What is there counts, room or not.
+    let mut left = left;
+    assert!(left.take_partial_name());
+    drop(left);
+    assert_eq!(nest.used()[0], amount(200, 3));
+    assert_eq!(nest.used(), nest.truth());
+}
+
+#[test]
+fn a_partial_that_may_not_be_continued_counts_as_before() {
+    let nest = Nest::new([amount(100, 9), Amount::MAX, Amount::MAX]);
+    let owner = Owner::user(b"anna");
+    let mut upload = nest.begin("a/f", 60).unwrap();
+    upload.keep_for(&owner, Interrupted::Kept).unwrap();
+    upload.keep(60).unwrap();
+    nest.put("a/g", 30).unwrap();
+    for limit in [amount(100, 1), amount(10, 9)] {
+        nest.limit([limit, Amount::MAX, Amount::MAX]);
+        let place = Place::of(&nest.served, &at("a/f"), &owner).unwrap();
+        let Found::Retained(retained) = place.find().unwrap() else {
+            panic!("there is no partial");
+        };
+        full(retained.resume(&nest.served, &at("a/f"), 60, Interrupted::Kept));
+        assert_eq!(nest.used(), nest.truth());
+    }
 }
 
 #[test]

@@ -3,23 +3,21 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
-use super::super::quota::{Amount, Full};
+use super::super::quota::Amount;
 use super::super::root::{rename_new, stat_open};
 use super::super::staging::Upload;
 use super::{DIGEST, Interrupted, Key, Owner, Partial, Place, RECORD, Removed, record, remove};
 
-/// Whoever looks whether a partial can be continued, or removes it, has it locked for a moment, and
-/// whoever writes it for long: what has just broken off waits for the first and not for the second.
-const NAME_ATTEMPTS: usize = 10;
-const NAME_ATTEMPT_APART: Duration = Duration::from_millis(1);
+/// Whoever looks whether a partial can be continued, or removes it, has it locked for some
+/// microseconds, and whoever writes it for long. What has just broken off waits for the first and not
+/// for the second: all these attempts together take a few milliseconds.
+const NAME_ATTEMPTS: usize = 1000;
 
 /// How much of an upload has arrived, to be put on the disk and recorded.
 #[derive(Debug)]
@@ -71,6 +69,7 @@ impl Upload {
             interrupted,
             from: 0,
             may_be_named: true,
+            is_counted: false,
             recording: Arc::default(),
         });
         match place.remove() {
@@ -212,12 +211,8 @@ impl Upload {
     /// # Errors
     /// It could not be kept, and is gone.
     pub fn keep(self, at: u64) -> io::Result<Option<Kept>> {
-        let mut attempts_left = NAME_ATTEMPTS;
-        self.keep_as_soon(at, || {
-            thread::sleep(NAME_ATTEMPT_APART);
-            attempts_left -= 1;
-            attempts_left > 0
-        })
+        let mut attempts = 1..NAME_ATTEMPTS;
+        self.keep_as_soon(at, || attempts.next().is_some())
     }
 
     pub(super) fn keep_as_soon(
@@ -257,23 +252,21 @@ impl Upload {
 
     /// What there is counts from now on as a file that is there. Without room for it, it goes.
     fn settle(&mut self, bytes: u64) -> io::Result<()> {
-        let claims = self.room.take_claims().into_iter();
-        let settled: Result<Vec<()>, Full> = claims
-            .map(|claim| claim.stays(Amount::file(bytes)))
-            .collect();
-        if let Err(full) = settled {
-            self.forget_partial();
-            return Err(full.into_error());
+        let room = self.room.take_claims();
+        let settled = self.root.stays(&self.dir, Amount::file(bytes), room);
+        match (&settled, &mut self.partial) {
+            (Ok(()), Some(partial)) => partial.is_counted = true,
+            _ => self.forget_partial(),
         }
-        Ok(())
+        settled
     }
 
-    /// Lets go of it where it is.
+    /// Lets go of it where it is. Too much or not, it is there.
     pub(in crate::storage) fn leave_partial(&mut self) {
-        let bytes = stat_open(self.file()).map_or(0, |meta| meta.size);
-        for claim in self.room.take_claims() {
-            // Too much or not, it is there.
-            let _ = claim.stays(Amount::file(bytes));
+        if self.partial.as_ref().is_some_and(|it| !it.is_counted) {
+            let bytes = stat_open(self.file()).map_or(0, |meta| meta.size);
+            self.root.is_there(&self.dir, Amount::file(bytes));
+            drop(self.room.take_claims());
         }
         // Whoever writes it back meanwhile has the same lock.
         let _ = rustix::fs::flock(self.file(), FlockOperation::Unlock);
