@@ -14,8 +14,8 @@ use crate::common::server::{Server, four_questions};
 use crate::common::trace::Traced;
 use crate::common::{PATIENCE, until, wait_for};
 
-/// The first sync of each thread takes three seconds.
-const SLOW: &[&str] = &["fsync:delay_enter=3000000:when=1"];
+/// The first sync of each kind takes three seconds, in each thread.
+const SLOW: &[&str] = &["fsync,syncfs:delay_enter=3000000:when=1"];
 
 /// Whether nothing has come to it.
 fn has_heard_nothing(control: &Control) -> bool {
