@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::server::{Launch, Server};
-use super::{PATIENCE, wait_for};
+use super::{PATIENCE, until, wait_for};
 
 /// What is told of: everything that has to do with uploads, replies and faults.
 const CALLS: &str = "trace=openat,write,pwrite64,splice,fsync,fdatasync,syncfs,linkat,renameat,\
@@ -112,7 +112,10 @@ impl Traced {
 }
 
 /// strace at work on a server that runs.
-pub struct Strace(Child);
+pub struct Strace {
+    strace: Child,
+    server: u32,
+}
 
 impl Strace {
     pub fn attach(server: &Server, options: &[&str]) -> Strace {
@@ -121,22 +124,37 @@ impl Strace {
             .args(["-f", "-p", &server.pid().to_string()])
             .args(options);
         let child = command.stderr(Stdio::null()).spawn();
-        let strace = Strace(child.expect("tests/run installs strace"));
-        let attached = || {
-            let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).ok()?;
-            let is_traced = |task: fs::DirEntry| {
-                let status = fs::read_to_string(task.path().join("status"));
-                status.is_ok_and(|it| !it.contains("TracerPid:\t0"))
-            };
-            tasks.flatten().all(is_traced).then_some(())
+        let strace = Strace {
+            strace: child.expect("tests/run installs strace"),
+            server: server.pid(),
         };
-        wait_for(PATIENCE, attached).expect("strace attaches");
+        let is_traced = |status: &str| !status.contains("TracerPid:\t0");
+        assert!(
+            until(PATIENCE, || strace.threads_are(is_traced)),
+            "strace attaches"
+        );
         strace
     }
 
+    /// Waits until the server has nothing to do: were a call made to fail when strace leaves, it would be
+    /// no call at all (ENOSYS).
     pub fn detach(mut self) {
-        kill_process(Pid::from_child(&self.0), Signal::TERM).expect("strace runs");
-        self.0.wait().expect("waiting");
+        let sleeps = |status: &str| status.contains("State:\tS");
+        assert!(
+            until(PATIENCE, || self.threads_are(sleeps)),
+            "the server rests"
+        );
+        kill_process(Pid::from_child(&self.strace), Signal::TERM).expect("strace runs");
+        self.strace.wait().expect("waiting");
+    }
+
+    fn threads_are(&self, so: impl Fn(&str) -> bool) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.server));
+        let is_so = |task: fs::DirEntry| {
+            let status = fs::read_to_string(task.path().join("status"));
+            status.is_ok_and(|status| so(&status))
+        };
+        tasks.is_ok_and(|tasks| tasks.flatten().all(is_so))
     }
 }
 
