@@ -1,6 +1,8 @@
 //! Uploads on their way to the disk: publishing them when they are whole, and writing large ones back
 //! while they are still coming in.
 
+use std::time::{Duration, Instant};
+
 use super::Conn;
 use super::moving::{Moving, dispose_of};
 use crate::config::Durability;
@@ -14,17 +16,42 @@ const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// The same where the disk is behind.
 const WRITE_BACK_BEHIND_BYTES: u64 = 256 << 10;
 
+/// What may wait of an upload on a slow disk, and until it is known how fast it is: everybody's small
+/// uploads wait for it too, since file systems write them in one order.
+const UNWRITTEN_SLOW_BYTES: u64 = 16 << 20;
+/// A disk is slow that takes longer for a piece.
+const SLOW: Duration = Duration::from_millis(250);
+
 /// How far an upload has come to the disk before it is whole.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     bytes: u64,
-    /// The number of the order that is under way, and how far it will be then.
-    ordered: Option<(u64, u64)>,
+    is_fast: bool,
+    ordered: Option<Ordered>,
+}
+
+/// What is being written.
+#[derive(Debug)]
+struct Ordered {
+    number: u64,
+    /// How far it will be then.
+    until: u64,
+    at: Instant,
 }
 
 impl Written {
     fn waiting(&self, moved: u64) -> u64 {
         moved - self.bytes
+    }
+
+    /// Order `number` was carried out. False: it was one of the upload before this one.
+    fn hear(&mut self, number: u64, now: Instant) -> bool {
+        let Some(ordered) = self.ordered.take_if(|it| it.number == number) else {
+            return false;
+        };
+        self.bytes = ordered.until;
+        self.is_fast = now.saturating_duration_since(ordered.at) < SLOW;
+        true
     }
 }
 
@@ -32,6 +59,10 @@ impl Moving {
     /// So much waits to be written that no more should come.
     pub(super) fn waits_for_disk(&self, shared: &Shared) -> bool {
         let max = shared.world.config.limits.unwritten_bytes_max;
+        let max = match self.written.is_fast {
+            true => max,
+            false => max.min(UNWRITTEN_SLOW_BYTES),
+        };
         let is_much = || self.written.waiting(self.pump.moved()) >= max;
         self.written.ordered.is_some() && (shared.is_disk_behind() || is_much())
     }
@@ -107,7 +138,11 @@ impl Conn {
         self.write_backs += 1;
         let (number, part) = (self.write_backs, upload.write_back());
         if shared.commits.write_back(self.id, number, part).is_ok() {
-            written.ordered = Some((number, moved));
+            written.ordered = Some(Ordered {
+                number,
+                until: moved,
+                at: shared.now,
+            });
         }
     }
 
@@ -124,13 +159,8 @@ impl Conn {
                 let Some(moving) = &mut self.moving else {
                     return;
                 };
-                // That of the upload before this one is of no interest any more.
-                match moving.written.ordered {
-                    Some((ordered, bytes)) if ordered == number => {
-                        moving.written.ordered = None;
-                        moving.written.bytes = bytes;
-                    }
-                    _ => return,
+                if !moving.written.hear(number, shared.now) {
+                    return;
                 }
                 if let Err(error) = result {
                     self.end_transfer(Outcome::Failed(error), shared);
