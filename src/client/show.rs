@@ -2,6 +2,7 @@
 //!
 //! On a terminal names are escaped; into a pipe or a file they go byte for byte.
 
+use std::cmp::Ordering;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{BufWriter, IsTerminal, Write, stdout};
@@ -66,9 +67,7 @@ fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Erro
     let what = || format!("cannot list {}", path.map_or("the directory".into(), shown));
     let c = client.ready()?;
     let mut out = BufWriter::new(stdout().lock());
-    let mut held: Vec<Listed> = Vec::new();
-    let mut held_bytes = 0;
-    let mut show = |entry: &Listed| {
+    let mut sorted = Sorted::new(|entry: &Listed| {
         let mut line = match long {
             true => long_form(entry).into_bytes(),
             false => Vec::new(),
@@ -84,20 +83,12 @@ fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Erro
         }
         line.push(b'\n');
         out.write_all(&line).map_err(|e| Error::output(&e))
-    };
+    });
     let listed = listing::list(c, path, &mut |entry| {
         if !is_plain_name(&entry.name) {
             return Ok(());
         }
-        held_bytes += memory_of(&entry);
-        if held_bytes <= SORTED_BYTES_MAX {
-            held.push(entry);
-            return Ok(());
-        }
-        for entry in held.drain(..) {
-            show(&entry)?;
-        }
-        show(&entry)
+        sorted.take(entry)
     });
     if let Err(error) = listed {
         // A file: its own line is what was asked for.
@@ -106,14 +97,11 @@ fn ls(client: &mut Client, long: bool, path: Option<&[u8]>) -> Result<Exit, Erro
             _ => None,
         };
         match file.filter(|entry| entry.kind != Some(Kind::Dir)) {
-            Some(entry) => held.push(entry),
+            Some(entry) => sorted.take(entry)?,
             None => return Err(error.about(what())),
         }
     }
-    held.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    for entry in &held {
-        show(entry)?;
-    }
+    sorted.finish(|a, b| a.name.cmp(&b.name))?;
     out.flush().map_err(|e| Error::output(&e))?;
     Ok(Exit::Done)
 }
@@ -147,8 +135,39 @@ pub fn calendar_text(seconds: i64) -> String {
     text
 }
 
-fn memory_of(entry: &Listed) -> usize {
-    size_of::<Listed>() + entry.name.len() + entry.target.as_ref().map_or(0, Vec::len)
+/// Entries on their way to `show`: in order, as long as all of them fit.
+struct Sorted<F> {
+    held: Vec<Listed>,
+    bytes: usize,
+    show: F,
+}
+
+impl<F: FnMut(&Listed) -> Result<(), Error>> Sorted<F> {
+    fn new(show: F) -> Sorted<F> {
+        Sorted {
+            held: Vec::new(),
+            bytes: 0,
+            show,
+        }
+    }
+
+    fn take(&mut self, entry: Listed) -> Result<(), Error> {
+        let target = entry.target.as_ref().map_or(0, Vec::len);
+        self.bytes += size_of::<Listed>() + entry.name.len() + target;
+        if self.bytes <= SORTED_BYTES_MAX {
+            self.held.push(entry);
+            return Ok(());
+        }
+        for entry in self.held.drain(..) {
+            (self.show)(&entry)?;
+        }
+        (self.show)(&entry)
+    }
+
+    fn finish(mut self, order: impl FnMut(&Listed, &Listed) -> Ordering) -> Result<(), Error> {
+        self.held.sort_unstable_by(order);
+        self.held.iter().try_for_each(self.show)
+    }
 }
 
 /// The components of a path in a tree.
@@ -163,9 +182,7 @@ fn parts_of(entry: &Listed) -> impl Iterator<Item = &[u8]> {
 pub fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
     let what = || format!("cannot list {}", path.map_or("the tree".into(), shown));
     let mut out = BufWriter::new(stdout().lock());
-    let mut held: Vec<Listed> = Vec::new();
-    let mut held_bytes = 0;
-    let mut show = |entry: &Listed| {
+    let mut sorted = Sorted::new(|entry: &Listed| {
         let mut line = printable(&entry.name);
         if entry.kind == Some(Kind::Dir) {
             line.push(b'/');
@@ -176,25 +193,14 @@ pub fn tree(client: &mut Client, path: Option<&[u8]>) -> Result<Exit, Error> {
         }
         line.push(b'\n');
         out.write_all(&line).map_err(|e| Error::output(&e))
-    };
+    });
     let missed = listing::tree(client.ready()?, path, &mut |entry| {
         if !parts_of(&entry).all(is_plain_name) {
             return Ok(());
         }
-        held_bytes += memory_of(&entry);
-        if held_bytes <= SORTED_BYTES_MAX {
-            held.push(entry);
-            return Ok(());
-        }
-        for entry in held.drain(..) {
-            show(&entry)?;
-        }
-        show(&entry)
+        sorted.take(entry)
     });
-    held.sort_unstable_by(|a, b| parts_of(a).cmp(parts_of(b)));
-    for entry in &held {
-        show(entry)?;
-    }
+    sorted.finish(|a, b| parts_of(a).cmp(parts_of(b)))?;
     out.flush().map_err(|e| Error::output(&e))?;
     let missed = missed.map_err(|e| e.about(what()))?;
     match missed.left_out + missed.dirs.len() as u64 {

@@ -250,6 +250,8 @@ impl Pump {
                     match send_plain(send, socket, tools, warm, corked, most, is_first) {
                         Io::Ended(Outcome::Failed(error)) if cannot_sendfile(&error) => {
                             self.copies = true;
+                            // What is copied ends like any text.
+                            self.corked = self.corked && cork(socket, false);
                             Io::Moved(0)
                         }
                         io => io,

@@ -141,6 +141,23 @@ fn e10_a_server_that_was_stopped_ends_what_expired_and_goes_on_with_the_rest() {
     four_questions(&server, baseline);
 }
 
+/// As with some file systems (FUSE among them). The reply behind the file must not wait for more.
+#[test]
+fn a_file_that_the_system_cannot_send_leaves_no_cork() {
+    let calls = "trace=sendfile,setsockopt";
+    let traced = Traced::watching(calls, &[], &["sendfile:error=EINVAL:when=1"]);
+    let content = bytes(11, 2 * MIB);
+    fs::write(traced.server.path("f"), &content).expect("writing");
+    let mut control = Control::login(traced.server.addr());
+    assert_same(&control.download("f").0, &content, "DOWNLOAD");
+    assert_eq!(control.command("NOOP").code, 200);
+    control.quit();
+    let calls = traced.calls();
+    let corks = calls.iter().filter(|call| call.args.contains("TCP_CORK"));
+    let corks: Vec<bool> = corks.map(|call| call.args.contains("[1]")).collect();
+    assert_eq!(corks, [true, false]);
+}
+
 #[test]
 fn c04_calls_that_are_interrupted_anywhere_are_made_again() {
     let faults = [
