@@ -26,7 +26,7 @@ use super::{Client, glob, listing, scan, stamp, transfer};
 pub struct Download {
     /// Remote files and, behind them, the local target as with cp; `-` is standard output. With one
     /// argument the copy has the same last component
-    #[arg(required = true, value_names = ["REMOTE", "LOCAL"])]
+    #[arg(required = true, value_name = "REMOTE")]
     pub names: Vec<OsString>,
     /// The local directory to download into; then all arguments are remote files
     #[arg(short, value_name = "DIR")]

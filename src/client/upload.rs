@@ -27,7 +27,7 @@ use super::{Client, glob, listing, remote, stamp, transfer};
 pub struct Upload {
     /// Local files and, behind them, the remote target as with cp; `-` is standard input. With one
     /// argument the copy has the same last component
-    #[arg(required = true, value_names = ["LOCAL", "REMOTE"])]
+    #[arg(required = true, value_name = "LOCAL")]
     pub names: Vec<OsString>,
     /// The remote directory to upload into; then all arguments are local files
     #[arg(short, value_name = "DIR")]
