@@ -115,8 +115,6 @@ fn e10_a_server_that_was_stopped_ends_what_expired_and_goes_on_with_the_rest() {
     let mut uploads = Control::login(server.addr());
     assert_eq!(uploads.command("UPLOAD 100000 g").code, 150);
     uploads.send(&content[..50_000]);
-    // Stopped between an event and a look at the clock, it would take what comes later for too late.
-    settled(|| server.sleeps());
     server.signal(Signal::STOP);
     // The time itself is what this is about.
     thread::sleep(Duration::from_secs(4));
@@ -138,6 +136,33 @@ fn e10_a_server_that_was_stopped_ends_what_expired_and_goes_on_with_the_rest() {
         server.cpu_in_a_second() < Duration::from_millis(100),
         "a storm"
     );
+    four_questions(&server, baseline);
+}
+
+/// Stopped between the end of a poll and the look at the clock, it has not heard what comes meanwhile.
+#[test]
+fn e10_what_came_while_it_was_stopped_counts_wherever_it_was_stopped() {
+    let server = Server::start(&["--idle-timeout", "2"]);
+    let baseline = server.baseline();
+    let mut idle = Control::login(server.addr());
+    let mut asks = Control::login(server.addr());
+    let mut other = Control::login(server.addr());
+    settled(|| server.sleeps());
+    let delay = "inject=epoll_wait:delay_exit=4000000:when=1";
+    let strace = Strace::attach(
+        &server,
+        &["-o", "/dev/null", "-e", "trace=epoll_wait", "-e", delay],
+    );
+    other.send(b"NOOP\r\n");
+    // Were it not stopped yet, this would be heard with the other.
+    thread::sleep(Duration::from_millis(500));
+    asks.send(b"NOOP\r\n");
+    assert_eq!(idle.reply().code, 421);
+    idle.expect_eof();
+    assert_eq!(other.reply().code, 200);
+    assert_eq!(asks.reply().code, 200);
+    strace.detach();
+    drop((asks, other));
     four_questions(&server, baseline);
 }
 
