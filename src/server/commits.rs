@@ -1,10 +1,10 @@
-//! Two threads that bring uploads to the disk and give them their names. What is waiting when a thread
-//! becomes free is its next batch, which shares what is expensive: so nobody waits for a batch to
-//! fill, and the busier the disk the larger the batches.
+//! Two lanes that bring uploads to the disk. Each has two threads: one brings the bytes there, another
+//! gives the files their names and brings those there, while the first has the next batch. What is
+//! waiting when the first becomes free is its next batch, which shares what is expensive: so nobody
+//! waits for a batch to fill, and the busier the disk the larger the batches.
 //!
-//! Large files have a thread of their own: a small one does not wait behind gigabytes. What a
-//! session orders is done in its order, which is why its uploads do not change threads while one is
-//! under way.
+//! Large files have a lane of their own: a small one does not wait behind gigabytes. What a session
+//! orders is done in its order, which is why its uploads do not change lanes while one is under way.
 
 use std::io;
 use std::sync::Arc;
@@ -17,12 +17,13 @@ use mio::Waker;
 use super::dirty::DirtyMemory;
 use super::{Id, guarded};
 use crate::config::Durability;
-use crate::storage::commit::{self, Committed, Named};
+use crate::storage::commit::{self, Committed, Stored};
 use crate::storage::partials::Key;
 use crate::storage::staging::{Publish, Upload, WriteBack};
 
-/// Uploads that share a batch. The first waits for the last of them: a few milliseconds.
-const BATCH_MAX: usize = 256;
+/// Uploads that share a batch. The first waits for the last of them, a few milliseconds; and of hundreds
+/// some should be on their way while others wait for the disk.
+const BATCH_MAX: usize = 64;
 
 /// From here on an upload is large: writing it out takes longer than whatever a batch shares.
 const LARGE_BYTES: u64 = 4 << 20;
@@ -31,7 +32,7 @@ const LARGE_BYTES: u64 = 4 << 20;
 /// on the machine, it is not tried: it might take seconds.
 const CALM_BYTES: u64 = 256 << 20;
 
-/// Which thread.
+/// Which threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     /// Uploads that are committed in batches.
@@ -105,26 +106,31 @@ impl Commits {
         waker: &Arc<Waker>,
     ) -> io::Result<Commits> {
         let (done, results) = mpsc::channel();
+        let waker = waker.clone();
+        let answers = Answers { done, waker };
         let start = |name: &str, batch_max| {
+            let (sender, stored) = mpsc::channel();
+            let names = Names {
+                stored,
+                answers: answers.clone(),
+                settle: durability == Durability::Full,
+            };
+            spawn(format!("{name}-names"), move || names.run())?;
             let (orders, received) = mpsc::channel();
-            let lane = Thread {
+            let store = Store {
                 orders: received,
-                done: done.clone(),
-                waker: waker.clone(),
+                stored: sender,
+                answers: answers.clone(),
                 batch_max,
-                names: durability == Durability::Full,
-                unsettled: None,
                 dirty: DirtyMemory::new(),
                 costs: Costs::default(),
             };
-            thread::Builder::new()
-                .name(name.to_string())
-                .spawn(move || lane.run())
-                .map(|_| orders)
+            spawn(name.to_string(), move || store.run())?;
+            Ok::<_, io::Error>(orders)
         };
         Ok(Commits {
-            small: start("commits", BATCH_MAX)?,
-            large: start("large-commits", 1)?,
+            small: start("small", BATCH_MAX)?,
+            large: start("large", 1)?,
             results,
             heard: Vec::new().into_iter(),
             under_way: 0,
@@ -193,16 +199,32 @@ impl Commits {
     }
 }
 
-struct Thread {
+/// Uploads and who waits for them; `None`: something has gone wrong with all of them.
+type Batch = (Vec<Client>, Option<Stored>);
+
+/// Brings the bytes of uploads to the disk.
+struct Store {
     orders: Receiver<Order>,
-    done: Sender<Vec<(Id, Answer)>>,
-    waker: Arc<Waker>,
+    stored: Sender<Batch>,
+    answers: Answers,
     batch_max: usize,
-    names: bool,
-    /// Has its names, which are to reach the disk together with the bytes of the next batch.
-    unsettled: Option<(Vec<Client>, Named)>,
     dirty: DirtyMemory,
     costs: Costs,
+}
+
+/// Gives uploads their names.
+struct Names {
+    stored: Receiver<Batch>,
+    answers: Answers,
+    /// Brings them to the disk, too.
+    settle: bool,
+}
+
+/// The way back to the reactor.
+#[derive(Clone)]
+struct Answers {
+    done: Sender<Vec<(Id, Answer)>>,
+    waker: Arc<Waker>,
 }
 
 /// Nobody is left to answer.
@@ -250,7 +272,7 @@ impl Costs {
     }
 }
 
-impl Thread {
+impl Store {
     fn run(mut self) {
         while let Ok(first) = self.orders.recv() {
             if self.serve(first).is_err() {
@@ -265,9 +287,9 @@ impl Thread {
         while let Some(order) = next.take().or_else(|| self.waiting()) {
             match order {
                 Order::WriteBack(id, number, part) => {
-                    self.settle()?;
                     let result = guarded::run("a write-back", || part.run()).and_then(|it| it);
-                    self.answer(vec![(id, Answer::WrittenBack { number, result })])?;
+                    let answer = (id, Answer::WrittenBack { number, result });
+                    self.answers.send(vec![answer])?;
                 }
                 Order::Commit(client, upload, how) => {
                     let (mut clients, mut batch) = (vec![client], vec![(*upload, how)]);
@@ -281,12 +303,12 @@ impl Thread {
                             None => break,
                         }
                     }
-                    self.commit(clients, batch)?;
+                    let stored = self.store(batch);
+                    self.stored.send((clients, stored)).map_err(|_| Gone)?;
                 }
             }
         }
-        // Nothing comes along that would bring the names to the disk.
-        self.settle()
+        Ok(())
     }
 
     /// The next order, if there is one. Where the reactor has the same core and something to do, it has
@@ -303,39 +325,41 @@ impl Thread {
         self.dirty.look().is_some_and(|it| it.bytes < CALM_BYTES)
     }
 
-    /// Leaves a batch unsettled, after the one before it.
-    fn commit(&mut self, clients: Vec<Client>, batch: Vec<(Upload, Publish)>) -> Result<(), Gone> {
+    fn store(&mut self, batch: Vec<(Upload, Publish)>) -> Option<Stored> {
         let files = batch.len();
         let together = files > 1 && self.costs.favour_together(files) && self.is_calm();
-        // To sync one small file takes the names along as well as to sync them all does.
-        let is_quick = together || (files == 1 && self.batch_max > 1);
-        if !is_quick {
-            self.settle()?;
-        }
         let begin = Instant::now();
         let stored = guard(|| commit::store(batch, together));
         self.costs.note(together, files, begin.elapsed());
-        self.settle()?;
-        match stored.and_then(|stored| guard(|| stored.name())) {
-            Some(named) if self.names => self.unsettled = Some((clients, named)),
-            Some(named) => self.answer(answers(clients, named.as_they_are()))?,
-            None => self.answer(answers(clients, Vec::new()))?,
+        stored
+    }
+}
+
+impl Names {
+    fn run(self) {
+        while let Ok((clients, stored)) = self.stored.recv() {
+            let name = |stored: Stored| match self.settle {
+                true => stored.name().settle(),
+                false => stored.name().as_they_are(),
+            };
+            let committed = stored.and_then(|stored| guard(|| name(stored)));
+            let committed = committed.unwrap_or_default();
+            if self.answers.send(answers(clients, committed)).is_err() {
+                return;
+            }
         }
-        Ok(())
     }
+}
 
-    fn settle(&mut self) -> Result<(), Gone> {
-        let Some((clients, named)) = self.unsettled.take() else {
-            return Ok(());
-        };
-        let committed = guard(|| named.settle()).unwrap_or_default();
-        self.answer(answers(clients, committed))
-    }
-
-    fn answer(&self, answers: Vec<(Id, Answer)>) -> Result<(), Gone> {
+impl Answers {
+    fn send(&self, answers: Vec<(Id, Answer)>) -> Result<(), Gone> {
         self.done.send(answers).map_err(|_| Gone)?;
         self.waker.wake().map_err(|_| Gone)
     }
+}
+
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name).spawn(run).map(drop)
 }
 
 fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {

@@ -64,11 +64,7 @@ pub(super) fn upload(session: &mut Session, turn: &mut Turn) -> Handled {
         }
         return refuse_waiting(turn, super::not_logged_in());
     };
-    let asked = match immediate {
-        true => Asked::Immediate,
-        false => Asked::Upload,
-    };
-    match stage(login, turn, asked, bytes, facts, path) {
+    match stage(login, turn, bytes, facts, path) {
         Ok((receive, what)) => {
             let reply = Reply::new(150, format!("send {bytes} bytes."));
             take_body(turn, receive, what, (!immediate).then_some(reply))
@@ -89,9 +85,12 @@ pub(super) fn immediate_path(argument: &[u8]) -> Option<&[u8]> {
     }
 }
 
-fn take_body(turn: &mut Turn, receive: Receive, what: What, reply: Option<Reply>) -> Handled {
+fn take_body(turn: &mut Turn, mut receive: Receive, what: What, reply: Option<Reply>) -> Handled {
     let (bytes, stated) = (receive.at, receive.digest.is_some());
-    let file = (bytes > 0 && stated).then(|| receive.upload.file().try_clone());
+    let file = match bytes > 0 && stated {
+        true => Some(receive.upload.file()?.try_clone()?),
+        false => None,
+    };
     let job = Job::Receive(Box::new(receive));
     let Some(file) = file else {
         turn.out.extend(reply.map(Action::Reply));
@@ -99,8 +98,7 @@ fn take_body(turn: &mut Turn, receive: Receive, what: What, reply: Option<Reply>
     };
     // The stated digest is that of the whole file, and a part of it is here already.
     let (via, protect) = (Via::Control, false);
-    turn.out
-        .push(Action::Run(Task::Hash { file: file?, bytes }));
+    turn.out.push(Action::Run(Task::Hash { file, bytes }));
     let transfer = Transfer { job, via, protect };
     let continuing = Continuing {
         reply,
@@ -121,7 +119,6 @@ fn refuse_waiting(turn: &Turn, reply: Reply) -> Handled {
 fn stage(
     login: &mut Login,
     turn: &mut Turn,
-    asked: Asked,
     bytes: u64,
     facts: &[u8],
     path: Option<&[u8]>,
@@ -138,7 +135,7 @@ fn stage(
     };
     login.check(Permission::Write)?;
     let path = login.new_path(path)?;
-    let mut begun = partials::stage(login, turn, &path, asked)?;
+    let mut begun = partials::stage(login, turn, &path, Asked::Upload)?;
     begun.upload.announce(begun.at + bytes)?;
     if begun.at + bytes > NAMED_FROM_BYTES {
         begun.upload.take_partial_name();

@@ -6,7 +6,6 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
 
 use sha2::Sha256;
 
@@ -114,7 +113,7 @@ impl Receive {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let end = self.at + bytes.len() as u64;
         self.upload.make_room(end)?;
-        self.upload.file().write_all_at(bytes, self.at)?;
+        self.upload.write(bytes, self.at)?;
         self.at = end;
         Ok(())
     }

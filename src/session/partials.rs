@@ -276,8 +276,6 @@ pub(super) enum Asked {
     Appe,
     /// UPLOAD, behind REST or not.
     Upload,
-    /// UPLOAD, and the body comes without waiting.
-    Immediate,
 }
 
 /// Stages an upload where it is to begin.
@@ -304,7 +302,7 @@ pub(super) fn stage(
     let beginning = match asked {
         Asked::Stor => stor_begins(restart, size, partial)?,
         Asked::Appe => appe_begins(size, partial)?,
-        Asked::Upload | Asked::Immediate => upload_begins(restart, partial)?,
+        Asked::Upload => upload_begins(restart, partial)?,
     };
     match (beginning, published, retained) {
         (Beginning::Behind(at), Some((old, _)), _) => {
@@ -329,11 +327,7 @@ fn begin_afresh(
     path: &VirtualPath,
     asked: Asked,
 ) -> Result<Begun, Reply> {
-    let create = match asked {
-        Asked::Immediate => Upload::create_in_passing,
-        Asked::Stor | Asked::Appe | Asked::Upload => Upload::create,
-    };
-    let mut upload = create(&login.home, path)?;
+    let mut upload = Upload::create(&login.home, path)?;
     dispose_of(
         upload.keep_for(&login.owner, interrupted(login, asked))?,
         turn,
@@ -348,7 +342,7 @@ fn begin_afresh(
 /// UPLOAD says how long it is and never translates; STOR and APPE do neither.
 fn interrupted(login: &Login, asked: Asked) -> Interrupted {
     match asked {
-        Asked::Upload | Asked::Immediate => Interrupted::Kept,
+        Asked::Upload => Interrupted::Kept,
         Asked::Stor | Asked::Appe if login.ascii => Interrupted::Dropped,
         Asked::Stor | Asked::Appe => Interrupted::KeptButOneByte,
     }

@@ -356,7 +356,7 @@ fn receive(
         sha256: None,
     };
     let to = match copy {
-        Some(_) => Some(upload.file().try_clone()?),
+        Some(_) => Some(upload.file()?.try_clone()?),
         None => None,
     };
     let free_bytes = match copy {

@@ -2,10 +2,7 @@
 //! on the disk before anybody is told.
 //!
 //! Uploads that are ready at the same time share what is expensive: one call brings all their bytes to
-//! the disk, and one each directory. Syncing the file system brings the names of the batch before
-//! along, so where another batch waits, that comes first and the directories cost next to nothing:
-//! one commit of the journal for a batch, not two. They are synced all the same, since only that
-//! proves it. Yet each upload is told for itself whether it succeeded. After an
+//! the disk, and one each directory. Yet each upload is told for itself whether it succeeded. After an
 //! error of a shared call each file is synced by itself, once; never twice, since the system
 //! reports a lost write once and then forgets it.
 
@@ -21,7 +18,7 @@ use rustix::io::{Errno, retry_on_intr};
 use super::made::Made;
 use super::partials::Kept;
 use super::root::stat_open;
-use super::staging::{Publish, Upload};
+use super::staging::{Publish, Staged, Upload};
 
 /// What is to reach the disk.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +60,7 @@ impl From<io::Error> for Committed {
 #[derive(Debug)]
 struct Ready {
     upload: Upload,
+    staged: Arc<Staged>,
     how: Publish,
     /// Device and inode of its directory.
     dir: (u64, u64),
@@ -124,8 +122,8 @@ impl Named {
 fn prepare(batch: Vec<(Upload, Publish)>) -> Vec<io::Result<Ready>> {
     // Those of one directory share its descriptor, mostly.
     let mut last: Option<(Arc<OwnedFd>, (u64, u64))> = None;
-    let ready = |(upload, how): (Upload, Publish)| {
-        upload.dress(&how)?;
+    let ready = |(mut upload, how): (Upload, Publish)| {
+        let staged = upload.dress(&how)?;
         let dir = match &last {
             Some((fd, dir)) if Arc::ptr_eq(fd, upload.dir()) => *dir,
             _ => {
@@ -135,7 +133,12 @@ fn prepare(batch: Vec<(Upload, Publish)>) -> Vec<io::Result<Ready>> {
                 dir
             }
         };
-        Ok(Ready { upload, how, dir })
+        Ok(Ready {
+            upload,
+            staged,
+            how,
+            dir,
+        })
     };
     batch.into_iter().map(ready).collect()
 }
@@ -147,7 +150,7 @@ fn appear(mut ready: Ready) -> (Option<Ready>, Committed) {
         return (None, committed);
     }
     let replaced = ready.upload.keep_replaced_if_large();
-    match ready.upload.appear(&ready.how) {
+    match ready.upload.appear(&ready.staged, &ready.how) {
         Ok(()) => {
             let committed = Committed {
                 result: Ok(()),
@@ -178,12 +181,12 @@ fn sync_files(
         if uploads.len() > 1 {
             for ready in uploads.iter().filter_map(|it| it.as_ref().ok()) {
                 // Only the start is made here, of what follows; whether it succeeds is seen there.
-                let _ = sync(Sync::Soon(ready.upload.file()));
+                let _ = sync(Sync::Soon(ready.staged.file()));
             }
         }
         for upload in uploads {
             if let Ok(ready) = upload
-                && let Err(error) = sync(Sync::File(ready.upload.file()))
+                && let Err(error) = sync(Sync::File(ready.staged.file()))
             {
                 **upload = Err(error);
             }
@@ -197,8 +200,8 @@ fn sync_together(
     sync: &mut dyn FnMut(Sync) -> io::Result<()>,
 ) -> io::Result<()> {
     let opened = uploads.iter().filter_map(|it| it.as_ref().ok());
-    match opened.min_by_key(|ready| ready.upload.begun()) {
-        Some(first) => sync(Sync::FileSystem(first.upload.file())),
+    match opened.min_by_key(|ready| ready.staged.opened()) {
+        Some(first) => sync(Sync::FileSystem(first.staged.file())),
         None => Ok(()),
     }
 }

@@ -45,6 +45,8 @@ pub struct Ledger {
     pub(super) space: Space,
     /// Bytes of all uploads that may not be on the disk yet.
     pub(super) unwritten: AtomicU64,
+    /// Bytes of all uploads that are in memory, see [`super::held`].
+    pub(super) held: AtomicU64,
 }
 
 /// What one home tree may hold, and what it does.

@@ -9,6 +9,7 @@
 
 pub mod commit;
 pub mod copying;
+mod held;
 pub mod ledger;
 pub mod made;
 pub mod partials;

@@ -15,10 +15,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fd::AsFd;
 
 use super::ledger::{Claim, Ledger};
 use super::quota::Full;
@@ -71,10 +72,10 @@ impl Space {
         self.promises().min_free_bytes = bytes;
     }
 
-    /// What can be promised on the file system of `file` to who was promised `mine` already, and
+    /// What can be promised on the file system of `on` to who was promised `mine` already, and
     /// its number.
-    pub(super) fn free(&self, file: impl rustix::fd::AsFd, mine: u64) -> io::Result<(u64, u64)> {
-        let found = rustix::fs::fstatvfs(file)?;
+    pub(super) fn free(&self, on: impl AsFd, mine: u64) -> io::Result<(u64, u64)> {
+        let found = rustix::fs::fstatvfs(on)?;
         let promises = self.promises();
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         let kept = promises.min_free_bytes;
@@ -92,13 +93,13 @@ impl Space {
     /// there is space for `whole`. Returns how much it is.
     fn promise(
         &self,
-        file: &File,
+        on: impl AsFd,
         promise: &mut Promise,
         needed: u64,
         wanted: u64,
         whole: u64,
     ) -> io::Result<u64> {
-        let (free, file_system) = self.free(file, promise.bytes)?;
+        let (free, file_system) = self.free(on, promise.bytes)?;
         let Some(rest) = free.checked_sub(needed.max(whole)) else {
             return Err(io::Error::other(NoSpace));
         };
@@ -164,13 +165,13 @@ impl Room {
 
     /// The file will have `bytes` bytes: room is kept for all of them in the quotas, and there must
     /// be space for them.
-    pub(super) fn announce(&mut self, file: &File, bytes: u64) -> io::Result<()> {
+    pub(super) fn announce(&mut self, on: impl AsFd, bytes: u64) -> io::Result<()> {
         for claim in &mut self.claims {
             claim.grow(bytes).map_err(Full::into_error)?;
         }
         self.expected = Some(bytes);
         // What is there already takes no more space.
-        self.extend(file, 0, bytes.saturating_sub(self.end))
+        self.extend(on, 0, bytes.saturating_sub(self.end))
     }
 
     /// The file begins with `bytes` that it shares with another, for which no space is needed.
@@ -185,9 +186,9 @@ impl Room {
 
     /// Sees to it that the file may be written up to `end`.
     #[inline]
-    pub(super) fn make(&mut self, file: &File, end: u64) -> io::Result<()> {
+    pub(super) fn make(&mut self, on: impl AsFd, end: u64) -> io::Result<()> {
         if end > self.covered {
-            self.extend(file, end, 0)?;
+            self.extend(on, end, 0)?;
         }
         self.end = end;
         Ok(())
@@ -197,7 +198,7 @@ impl Room {
         self.end
     }
 
-    fn extend(&mut self, file: &File, end: u64, whole: u64) -> io::Result<()> {
+    fn extend(&mut self, on: impl AsFd, end: u64, whole: u64) -> io::Result<()> {
         let written = self.end;
         let needed = end.saturating_sub(written);
         let wanted = match self.expected {
@@ -212,7 +213,7 @@ impl Room {
             }
         }
         let (space, promise) = (&self.ledger.space, &mut self.promise);
-        let ahead = space.promise(file, promise, needed, ahead, whole)?;
+        let ahead = space.promise(on, promise, needed, ahead, whole)?;
         // What was promised further ahead of the data is looked at again before it is used.
         let mut covered = written.saturating_add(ahead.min(AHEAD_BYTES).max(needed));
         for claim in &mut self.claims {
@@ -243,6 +244,8 @@ impl Drop for Room {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use crate::storage::path::VirtualPath;
     use crate::storage::root::Root;

@@ -1,20 +1,23 @@
 //! Uploads: a file is written where nobody sees it and appears whole, under its name, in one step.
 //!
-//! The bytes are written by whoever holds the [`Upload`]. That they are on the disk before they have
+//! The bytes are written by whoever holds the [`Upload`]; a small file is made when all of them are
+//! there. That they are on the disk before they have
 //! their name, and the name before anybody is told, is seen to in [`super::commit`].
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
+use super::held::Held;
 use super::ledger::amount_of;
 use super::made::Made;
 use super::partials::{Partial, Withdrawn, lock};
@@ -34,14 +37,14 @@ const NAME_ATTEMPTS: usize = 8;
 /// gone when this is dropped. It is locked before it has a hidden name, see [`super::partials`].
 #[derive(Debug)]
 pub struct Upload {
-    staged: Arc<Staged>,
+    /// `None`: it is small so far, and all that has arrived is in `held`.
+    staged: Option<Arc<Staged>>,
+    held: Held,
     pub(super) dir: Arc<OwnedFd>,
     pub(super) name: Vec<u8>,
     path: VirtualPath,
     pub(super) root: Root,
     pub(super) room: Box<Room>,
-    /// Which came first: the file system tells a descriptor only of errors since it was opened.
-    begun: u64,
     /// The name in `dir` that the file has meanwhile: that of a partial, or any where the file
     /// system knows no file without a name.
     pub(super) hidden: Option<Vec<u8>>,
@@ -52,9 +55,12 @@ pub struct Upload {
     pub(super) withdrawn: Option<Withdrawn>,
 }
 
+/// The file itself, which may still be written back when its upload is over.
 #[derive(Debug)]
-struct Staged {
+pub(super) struct Staged {
     file: File,
+    /// Which came first: the file system tells a descriptor only of errors since it was opened.
+    opened: u64,
     /// An early write-back found that the disk does not take the file. The system says so once:
     /// whoever asks again is told that all is well.
     spoiled: AtomicBool,
@@ -76,46 +82,66 @@ impl Upload {
     /// Begins a file that will be at `path`. What could not be replaced is refused at once: a
     /// directory with EISDIR, anything but a file or link with ENXIO.
     pub fn create(root: &Root, path: &VirtualPath) -> io::Result<Upload> {
-        Upload::stage(root, path, |_| true)
-    }
-
-    /// The same for a small file that arrives at once. If it replaces another, it has a hidden name until
-    /// then: to give one to a file without a name, which that moment takes, would cost a quarter of the
-    /// whole upload.
-    pub fn create_in_passing(root: &Root, path: &VirtualPath) -> io::Result<Upload> {
-        Upload::stage(root, path, |replaces| !replaces)
-    }
-
-    fn stage(
-        root: &Root,
-        path: &VirtualPath,
-        nameless: impl FnOnce(bool) -> bool,
-    ) -> io::Result<Upload> {
         let (dir, name) = root.parent(path, Errno::ISDIR)?;
         let replaces = replaced(&dir, name)?;
         let old = replaces.as_ref().map_or(Amount::NOTHING, amount_of);
         let room = root.claim(&dir, Amount::NAME, old)?;
-        let without_name = if nameless(replaces.is_some()) {
+        let room = Box::new(Room::new(root.ledger().clone(), room));
+        let mut upload = Upload::of(root, path, dir, room, replaces);
+        // What cannot be made here is refused before any of it is sent. Whoever may override
+        // permissions finds that out by doing it.
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        if rustix::fs::accessat(&upload.dir, c".", wanted, AtFlags::empty()).is_err() {
+            upload.staged()?;
+        }
+        Ok(upload)
+    }
+
+    /// The staged file, which is made now unless it was before.
+    pub(super) fn staged(&mut self) -> io::Result<Arc<Staged>> {
+        self.make(true)
+    }
+
+    /// `nameless`: if it is made now, as one without a name, where there are such files.
+    fn make(&mut self, nameless: bool) -> io::Result<Arc<Staged>> {
+        if let Some(staged) = &self.staged {
+            return Ok(staged.clone());
+        }
+        let without_name = if nameless {
             let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-            rustix::fs::openat(&dir, c".", flags, Mode::RUSR | Mode::WUSR)
+            rustix::fs::openat(&self.dir, c".", flags, Mode::RUSR | Mode::WUSR)
         } else {
             Err(Errno::OPNOTSUPP)
         };
         let (file, hidden) = match without_name {
             Ok(file) => (file, None),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
-                let ((file, meta), name) = with_hidden_name(|hidden| create_locked(&dir, hidden))?;
+                let create = |hidden: &[u8]| create_locked(&self.dir, hidden);
+                let ((file, meta), name) = with_hidden_name(create)?;
                 (file, Some((name, meta)))
+            }
+            // So ext4 says that the directory is gone.
+            Err(Errno::PERM) if stat_open(&self.dir).is_ok_and(|dir| dir.links == 0) => {
+                return Err(Errno::NOENT.into());
             }
             Err(error) => return Err(error.into()),
         };
         let file = File::from(file);
-        let mut room = Box::new(Room::new(root.ledger().clone(), room));
-        let hidden = hidden.map(|(name, meta)| {
-            room.hide((meta.dev, meta.ino));
+        if let Err(error) = file.write_all_at(self.held.bytes(), 0) {
+            if let Some((name, _)) = hidden {
+                let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
+            }
+            return Err(error);
+        }
+        self.hidden = hidden.map(|(name, meta)| {
+            self.room.hide((meta.dev, meta.ino));
             name
         });
-        Ok(Upload::of(root, path, dir, file, room, hidden, replaces))
+        let staged = Staged::new(file, &self.root);
+        // What is written next is counted with it.
+        staged.unwritten.add(self.room.end());
+        self.held.let_go();
+        Ok(self.staged.insert(staged).clone())
     }
 
     /// Goes on behind the first `from` bytes of a locked file that has the name of `partial`, and will
@@ -147,8 +173,9 @@ impl Upload {
             root.is_there(&dir, Amount::file(from));
             return Err(error);
         }
-        let hidden = Some(partial.name().to_vec());
-        let mut upload = Upload::of(root, path, dir, file, room, hidden, replaces);
+        let mut upload = Upload::of(root, path, dir, room, replaces);
+        upload.staged = Some(Staged::new(file, root));
+        upload.hidden = Some(partial.name().to_vec());
         upload.partial = Some(partial);
         Ok(upload)
     }
@@ -157,26 +184,19 @@ impl Upload {
         root: &Root,
         path: &VirtualPath,
         dir: Arc<OwnedFd>,
-        file: File,
         room: Box<Room>,
-        hidden: Option<Vec<u8>>,
         replaces: Option<Meta>,
     ) -> Upload {
-        static BEGUN: AtomicU64 = AtomicU64::new(0);
         let name = path.split().map_or(&b"."[..], |(_, name)| name);
         Upload {
-            staged: Arc::new(Staged {
-                file,
-                spoiled: AtomicBool::new(false),
-                unwritten: Unwritten::new(root.ledger().clone()),
-            }),
+            staged: None,
+            held: Held::new(root.ledger().clone()),
             dir,
             name: name.to_vec(),
             path: path.clone(),
             root: root.clone(),
             room,
-            begun: BEGUN.fetch_add(1, Ordering::Relaxed),
-            hidden,
+            hidden: None,
             replaces,
             partial: None,
             withdrawn: None,
@@ -185,7 +205,7 @@ impl Upload {
 
     /// It will have `bytes` bytes: room is kept for them in the quotas, and there must be space.
     pub fn announce(&mut self, bytes: u64) -> io::Result<()> {
-        self.room.announce(&self.staged.file, bytes)
+        self.room.announce(&self.dir, bytes)
     }
 
     /// It begins with `bytes` that it shares with the file it replaces.
@@ -196,9 +216,22 @@ impl Upload {
     /// To be called before the file is written up to `end`.
     pub fn make_room(&mut self, end: u64) -> io::Result<()> {
         let written = self.room.end();
-        self.room.make(&self.staged.file, end)?;
-        self.staged.unwritten.add(end.saturating_sub(written));
+        self.room.make(&self.dir, end)?;
+        if let Some(staged) = &self.staged {
+            staged.unwritten.add(end.saturating_sub(written));
+        }
         Ok(())
+    }
+
+    /// Writes `bytes` to the file from `at` on, for which there must be room.
+    ///
+    /// # Errors
+    /// As open(2), if it is made now, and as pwrite(2).
+    pub fn write(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        if self.staged.is_none() && self.held.take(bytes, at) {
+            return Ok(());
+        }
+        self.file()?.write_all_at(bytes, at)
     }
 
     /// Up to here it has been written.
@@ -206,9 +239,14 @@ impl Upload {
         self.room.end()
     }
 
-    /// The staged file, to be written and read.
-    pub fn file(&self) -> &File {
-        &self.staged.file
+    /// The staged file, to be written and read, with all that was written so far.
+    ///
+    /// # Errors
+    /// As open(2), if it is made now.
+    pub fn file(&mut self) -> io::Result<&File> {
+        self.staged()?;
+        let staged = self.staged.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(&staged.file)
     }
 
     /// The file or link that had the name when this began.
@@ -228,49 +266,54 @@ impl Upload {
     }
 
     /// What brings the bytes that have been written so far to the disk, somewhere else than here.
-    pub fn write_back(&self) -> WriteBack {
-        WriteBack(self.staged.clone())
+    /// `None`: they are so few that they are still in memory.
+    pub fn write_back(&self) -> Option<WriteBack> {
+        self.staged.clone().map(WriteBack)
     }
 
     /// Gives the file its mode, its time and, in one step, its name. Whoever looks sees what was
     /// there before or the whole new file. A link that has the name is itself replaced. After an
     /// error what was there before still is. Nothing of it is on the disk for sure.
     pub fn publish(mut self, how: &Publish) -> io::Result<()> {
-        self.dress(how)?;
-        self.appear(how)
+        let staged = self.dress(how)?;
+        self.appear(&staged, how)
     }
 
-    /// Gives the file its mode and time.
-    pub(super) fn dress(&self, how: &Publish) -> io::Result<()> {
-        self.strip_records();
-        if self.staged.spoiled.load(Ordering::Acquire) {
+    /// Gives the file, which is made if it is not there yet, its mode and time.
+    pub(super) fn dress(&mut self, how: &Publish) -> io::Result<Arc<Staged>> {
+        // What is made only now and replaces another has a hidden name until then: to give one to a file
+        // without a name, which that moment takes, would cost a quarter of the whole upload.
+        let staged = self.make(self.replaces.is_none())?;
+        self.strip_records(&staged.file);
+        if staged.spoiled.load(Ordering::Acquire) {
             return Err(Errno::IO.into());
         }
-        rustix::fs::fchmod(self.file(), permissions(how.mode))?;
+        rustix::fs::fchmod(&staged.file, permissions(how.mode))?;
         if let Some(modify_s) = how.modify_s {
-            rustix::fs::futimens(self.file(), &only_modified(modify_s))?;
+            rustix::fs::futimens(&staged.file, &only_modified(modify_s))?;
         }
-        Ok(())
+        Ok(staged)
     }
 
     /// Gives the file its name.
-    pub(super) fn appear(&mut self, how: &Publish) -> io::Result<()> {
+    pub(super) fn appear(&mut self, staged: &Staged, how: &Publish) -> io::Result<()> {
         let room = self.room.take_claims();
         let (root, dir, name) = (self.root.clone(), self.dir.clone(), self.name.clone());
-        let staged = self.staged.clone();
-        let new = || Ok(amount_of(&stat_open(&staged.file)?));
-        root.change_measured(&dir, &name, new, room, || Ok(self.take_name(how.replace)?))
+        let file = &staged.file;
+        let new = || Ok(amount_of(&stat_open(file)?));
+        let step = || Ok(self.take_name(file, how.replace)?);
+        root.change_measured(&dir, &name, new, room, step)
     }
 
-    fn take_name(&mut self, replace: bool) -> Result<(), Errno> {
+    fn take_name(&mut self, file: &File, replace: bool) -> Result<(), Errno> {
         let was_taken = replace && self.replaces.is_some();
         if !was_taken {
-            match self.take_new_name() {
+            match self.take_new_name(file) {
                 Err(Errno::EXIST) if replace => {}
                 done => return done,
             }
         }
-        self.take_over_name()
+        self.take_over_name(file)
     }
 
     pub(super) fn dir(&self) -> &Arc<OwnedFd> {
@@ -281,18 +324,9 @@ impl Upload {
         self.root.made()
     }
 
-    #[cfg(test)]
-    pub(super) fn spoil(&self) {
-        self.staged.spoiled.store(true, Ordering::Release);
-    }
-
-    pub(super) fn begun(&self) -> u64 {
-        self.begun
-    }
-
-    fn take_new_name(&mut self) -> Result<(), Errno> {
+    fn take_new_name(&mut self, file: &File) -> Result<(), Errno> {
         let Some(hidden) = &self.hidden else {
-            return self.link(&self.name);
+            return self.link(file, &self.name);
         };
         match rename_new(&self.dir, hidden, &self.dir, &self.name) {
             // This file system cannot be told to replace nothing, but a second name never does;
@@ -310,10 +344,10 @@ impl Upload {
     }
 
     /// A file without a name cannot replace one: it needs a hidden name for that moment.
-    fn take_over_name(&mut self) -> Result<(), Errno> {
+    fn take_over_name(&mut self, file: &File) -> Result<(), Errno> {
         let hidden = match self.hidden.take() {
             Some(hidden) => hidden,
-            None => with_hidden_name(|hidden| self.link_hidden(hidden))?.1,
+            None => with_hidden_name(|hidden| self.link_hidden(file, hidden))?.1,
         };
         let renamed = rustix::fs::renameat(
             &self.dir,
@@ -327,17 +361,42 @@ impl Upload {
         renamed
     }
 
-    pub(super) fn link_hidden(&self, name: &[u8]) -> Result<(), Errno> {
+    pub(super) fn link_hidden(&self, file: &File, name: &[u8]) -> Result<(), Errno> {
         // Nobody else could have it yet.
-        lock(self.file())?;
-        self.link(name)
+        lock(file)?;
+        self.link(file, name)
     }
 
-    fn link(&self, name: &[u8]) -> Result<(), Errno> {
-        let file = DecInt::from_fd(self.file());
+    fn link(&self, file: &File, name: &[u8]) -> Result<(), Errno> {
+        let file = DecInt::from_fd(file);
         let flags = AtFlags::SYMLINK_FOLLOW;
         let descriptors = self.root.descriptors();
         rustix::fs::linkat(descriptors, file.as_c_str(), &self.dir, name, flags)
+    }
+}
+
+impl Staged {
+    fn new(file: File, root: &Root) -> Arc<Staged> {
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Staged {
+            file,
+            opened: OPENED.fetch_add(1, Ordering::Relaxed),
+            spoiled: AtomicBool::new(false),
+            unwritten: Unwritten::new(root.ledger().clone()),
+        })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    #[cfg(test)]
+    pub(super) fn spoil(&self) {
+        self.spoiled.store(true, Ordering::Release);
     }
 }
 
@@ -355,6 +414,7 @@ impl WriteBack {
             file,
             spoiled,
             unwritten,
+            ..
         } = &*self.0;
         let bytes = unwritten.bytes();
         let result = rustix::io::retry_on_intr(|| rustix::fs::fdatasync(file));
@@ -428,219 +488,4 @@ fn with_hidden_name<T>(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::io::Write;
-    use std::os::unix::fs::{MetadataExt, symlink};
-    use std::os::unix::net::UnixListener;
-
-    use super::*;
-
-    const NEW: Publish = Publish {
-        mode: 0o644,
-        modify_s: None,
-        replace: false,
-    };
-    const OVER: Publish = Publish {
-        replace: true,
-        ..NEW
-    };
-
-    fn at(text: &str) -> VirtualPath {
-        VirtualPath::root().join(text.as_bytes())
-    }
-
-    fn names(dir: &tempfile::TempDir) -> Vec<String> {
-        let entries = fs::read_dir(dir.path()).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[track_caller]
-    fn refused<T>(result: io::Result<T>, errno: Errno) {
-        let code = result.err().and_then(|e| e.raw_os_error());
-        assert_eq!(code, Some(errno.raw_os_error()));
-    }
-
-    /// Runs `test` once with a file without a name and once with a hidden name.
-    fn both(test: impl Fn(&tempfile::TempDir, &Root, &dyn Fn(&str) -> io::Result<Upload>)) {
-        for nameless in [true, false] {
-            let dir = tempfile::tempdir().unwrap();
-            let root = Root::open(dir.path()).unwrap();
-            let stage = |path: &str| {
-                let upload = Upload::stage(&root, &at(path), |_| nameless)?;
-                assert_eq!(upload.hidden.is_none(), nameless);
-                upload.file().write_all(b"new content")?;
-                Ok(upload)
-            };
-            test(&dir, &root, &stage);
-            let left: Vec<_> = names(&dir)
-                .into_iter()
-                .filter(|n| n.starts_with(".haul-"))
-                .collect();
-            assert!(left.is_empty(), "{left:?}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_seen_before_the_one_step() {
-        both(|dir, _, stage| {
-            let upload = stage("f").unwrap();
-            assert_eq!(upload.replaces(), None);
-            let hidden = usize::from(upload.hidden.is_some());
-            assert_eq!(names(dir).len(), hidden);
-            assert_eq!(upload.file().metadata().unwrap().mode() & 0o7777, 0o600);
-            let how = Publish {
-                mode: 0o7640,
-                modify_s: Some(1_000_000_000),
-                replace: false,
-            };
-            upload.publish(&how).unwrap();
-            assert_eq!(names(dir), ["f"]);
-            let meta = fs::metadata(dir.path().join("f")).unwrap();
-            assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o640, 1_000_000_000));
-            assert_eq!((meta.len(), meta.nlink()), (11, 1));
-        });
-    }
-
-    #[test]
-    fn what_is_not_on_the_disk_is_counted_until_it_is_or_is_gone() {
-        both(|_, root, stage| {
-            let (mut one, mut two) = (stage("one").unwrap(), stage("two").unwrap());
-            one.make_room(100).unwrap();
-            one.make_room(300).unwrap();
-            two.make_room(50).unwrap();
-            assert_eq!(root.unwritten_bytes(), 350);
-            let order = one.write_back();
-            one.make_room(310).unwrap();
-            order.run().unwrap();
-            one.make_room(320).unwrap();
-            assert_eq!(
-                root.unwritten_bytes(),
-                60,
-                "what came before it was carried out is there"
-            );
-            let order = one.write_back();
-            drop(one);
-            assert_eq!(root.unwritten_bytes(), 60, "it is held by the order");
-            drop(order);
-            two.publish(&NEW).unwrap();
-            assert_eq!(root.unwritten_bytes(), 0);
-        });
-    }
-
-    #[test]
-    fn in_passing_only_what_replaces_something_has_a_hidden_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = Root::open(dir.path()).unwrap();
-        let store = |hides: bool| {
-            let upload = Upload::create_in_passing(&root, &at("f")).unwrap();
-            assert_eq!(upload.hidden.is_some(), hides);
-            upload.publish(&OVER).unwrap();
-            assert_eq!(names(&dir), ["f"]);
-        };
-        store(false);
-        store(true);
-        drop(Upload::create_in_passing(&root, &at("f")).unwrap());
-        assert_eq!(names(&dir), ["f"]);
-    }
-
-    #[test]
-    fn what_is_dropped_was_never_there() {
-        both(|dir, _, stage| {
-            fs::write(dir.path().join("f"), b"old").unwrap();
-            drop(stage("f").unwrap());
-            drop(stage("new").unwrap());
-            assert_eq!(names(dir), ["f"]);
-            assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"old");
-        });
-    }
-
-    #[test]
-    fn a_taken_name_is_kept_or_replaced_as_asked() {
-        both(|dir, _, stage| {
-            let file = dir.path().join("f");
-            let before = stage("f").unwrap();
-            fs::write(&file, b"old").unwrap();
-            let after = stage("f").unwrap();
-            assert_eq!(after.replaces().map(|m| m.size), Some(3));
-            refused(stage("f").unwrap().publish(&NEW), Errno::EXIST);
-            refused(after.publish(&NEW), Errno::EXIST);
-            assert_eq!(fs::read(&file).unwrap(), b"old");
-            let reader = File::open(&file).unwrap();
-            // The name was free when this one began and is taken now.
-            before.publish(&OVER).unwrap();
-            assert_eq!(fs::read(&file).unwrap(), b"new content");
-            assert_eq!(io::read_to_string(reader).unwrap(), "old");
-            // And the other way round.
-            let upload = stage("f").unwrap();
-            fs::remove_file(&file).unwrap();
-            upload.publish(&OVER).unwrap();
-            assert_eq!(names(dir), ["f"]);
-        });
-    }
-
-    #[test]
-    fn a_link_is_replaced_itself() {
-        both(|dir, _, stage| {
-            let outside = tempfile::tempdir().unwrap();
-            let canary = outside.path().join("canary");
-            fs::write(&canary, b"untouched").unwrap();
-            for target in [
-                canary.as_path(),
-                outside.path(),
-                "l".as_ref(),
-                "gone".as_ref(),
-            ] {
-                symlink(target, dir.path().join("l")).unwrap();
-                let upload = stage("l").unwrap();
-                assert_eq!(upload.replaces().map(|m| m.kind), Some(Kind::Link));
-                upload.publish(&OVER).unwrap();
-                assert!(
-                    fs::symlink_metadata(dir.path().join("l"))
-                        .unwrap()
-                        .is_file()
-                );
-                fs::remove_file(dir.path().join("l")).unwrap();
-            }
-            assert_eq!(fs::read(&canary).unwrap(), b"untouched");
-            assert_eq!(names(&outside), ["canary"]);
-        });
-    }
-
-    #[test]
-    fn what_is_no_file_is_refused_before_and_after() {
-        both(|dir, _, stage| {
-            fs::create_dir(dir.path().join("d")).unwrap();
-            let _socket = UnixListener::bind(dir.path().join("s")).unwrap();
-            let fifo = dir.path().join("p");
-            let (mode, kind) = (Mode::RUSR, rustix::fs::FileType::Fifo);
-            rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
-            refused(stage("/"), Errno::ISDIR);
-            refused(stage("d"), Errno::ISDIR);
-            refused(stage("s"), Errno::NXIO);
-            refused(stage("p"), Errno::NXIO);
-            refused(stage("absent/f"), Errno::NOENT);
-            refused(stage("p/f"), Errno::NOTDIR);
-            refused(stage(&"n".repeat(256)), Errno::NAMETOOLONG);
-            stage(&"n".repeat(255)).unwrap().publish(&NEW).unwrap();
-            let upload = stage("later").unwrap();
-            fs::create_dir(dir.path().join("later")).unwrap();
-            refused(upload.publish(&OVER), Errno::ISDIR);
-            assert!(dir.path().join("later").is_dir());
-        });
-    }
-
-    #[test]
-    fn a_directory_that_is_gone_takes_its_uploads_with_it() {
-        both(|dir, _, stage| {
-            fs::create_dir(dir.path().join("d")).unwrap();
-            let upload = stage("d/f").unwrap();
-            fs::remove_dir_all(dir.path().join("d")).unwrap();
-            refused(upload.publish(&NEW), Errno::NOENT);
-        });
-    }
-}
+mod tests;

@@ -520,7 +520,7 @@ impl Moving {
             if let Some(ascii) = &mut receive.ascii {
                 ascii.finish(&mut rest);
             }
-            receive.upload.file().write_all_at(&rest, receive.at)?;
+            receive.upload.write(&rest, receive.at)?;
         }
         Ok(Step::Over(Outcome::Complete))
     }
@@ -580,7 +580,7 @@ fn write(receive: &mut Receive, bytes: &[u8]) -> io::Result<()> {
         None => bytes,
     };
     receive.upload.make_room(receive.at + bytes.len() as u64)?;
-    receive.upload.file().write_all_at(bytes, receive.at)?;
+    receive.upload.write(bytes, receive.at)?;
     receive.at += bytes.len() as u64;
     Ok(())
 }

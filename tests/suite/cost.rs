@@ -236,18 +236,18 @@ const NOOP: f64 = 2.0;
 /// Two lines; accept4 twice; openat2, statx, pread64, shutdown, close;
 /// and of the data connection before, which lingered: read, close.
 const RETR: f64 = 11.0;
-/// Two lines; accept4 twice; statx of the name and of the directory; openat of the
-/// staged file and of what may be kept; fstatfs; read, pwrite64, read of the end and of the control
-/// connection; fchmod, linkat; close of both.
-const STOR: f64 = 17.0;
-/// fchmod, linkat and the close of the file are others' work.
-const STOR_DURABLE: f64 = 14.0;
+/// Two lines; accept4 twice; statx of the name and of the directory; faccessat; openat of what may be
+/// kept; fstatfs; read, read of the end and of the control connection; openat of the staged file,
+/// pwrite64, fchmod, linkat; close of both.
+const STOR: f64 = 18.0;
+/// All that is done to the file is others' work.
+const STOR_DURABLE: f64 = 13.0;
 /// openat2, statx, pread64, close.
 const DOWNLOAD: f64 = 4.0;
 /// As STOR, less what a data connection costs.
-const UPLOAD: f64 = 9.0;
+const UPLOAD: f64 = 10.0;
 /// The hidden file is opened, locked and looked at; it is renamed and not linked, and before that
 /// it is looked whether what is replaced is large.
-const UPLOAD_OVER: f64 = 12.0;
+const UPLOAD_OVER: f64 = 13.0;
 /// As RETR without its sends, with getdents64 twice, and one statx for each entry beside these.
 const MLSD: f64 = 11.0;

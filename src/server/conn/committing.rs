@@ -135,8 +135,11 @@ impl Conn {
         if !is_promised && !shared.dirty.is_much(shared.now) {
             return;
         }
+        let Some(part) = upload.write_back() else {
+            return;
+        };
         self.write_backs += 1;
-        let (number, part) = (self.write_backs, upload.write_back());
+        let number = self.write_backs;
         if shared.commits.write_back(self.id, number, part).is_ok() {
             written.ordered = Some(Ordered {
                 number,

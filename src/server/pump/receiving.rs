@@ -97,8 +97,8 @@ pub(super) fn splice_in(
         *left -= n as u64;
     }
     let room = into.upload.make_room(into.at + n as u64);
-    let file = into.upload.file();
-    match room.and_then(|()| empty_into(&tools.pipe.read, file, into.at, n)) {
+    let file = room.and_then(|()| into.upload.file());
+    match file.and_then(|file| empty_into(&tools.pipe.read, file, into.at, n)) {
         Ok(()) => {
             into.at += n as u64;
             Io::Moved(n)

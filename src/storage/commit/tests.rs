@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::*;
@@ -66,8 +66,8 @@ impl Place {
     }
 
     fn stage(&self, path: &str) -> (Upload, Publish) {
-        let upload = Upload::create(&self.root, &at(path)).unwrap();
-        upload.file().write_all_at(b"new", 0).unwrap();
+        let mut upload = Upload::create(&self.root, &at(path)).unwrap();
+        upload.write(b"new", 0).unwrap();
         (upload, HOW)
     }
 
@@ -79,8 +79,9 @@ impl Place {
         way: Way,
         fails: impl Fn(&Sync) -> Option<Errno>,
     ) -> Vec<Option<i32>> {
-        let batch: Vec<_> = paths.iter().map(|path| self.stage(path)).collect();
-        let inodes: Vec<_> = batch.iter().map(|(it, _)| inode(it.file())).collect();
+        let mut batch: Vec<_> = paths.iter().map(|path| self.stage(path)).collect();
+        let made = batch.iter_mut().map(|(it, _)| inode(it.file().unwrap()));
+        let inodes: Vec<_> = made.collect();
         let (root, deeds) = (self.dir.path(), &mut self.deeds);
         let committed = commit_with(batch, way, &mut |what| {
             let which =
@@ -217,12 +218,9 @@ fn without_names_only_the_files_are_synced() {
 #[test]
 fn a_batch_keeps_its_order() {
     let place = Place::new();
-    let batch = vec![place.stage("f"), place.stage("f"), place.stage("f")];
-    for (n, (upload, _)) in batch.iter().enumerate() {
-        upload
-            .file()
-            .write_all_at(n.to_string().as_bytes(), 3)
-            .unwrap();
+    let mut batch = vec![place.stage("f"), place.stage("f"), place.stage("f")];
+    for (n, (upload, _)) in batch.iter_mut().enumerate() {
+        upload.write(n.to_string().as_bytes(), 3).unwrap();
     }
     let committed = commit(batch, ALL);
     assert!(committed.iter().all(|it| it.result.is_ok()));
@@ -334,9 +332,10 @@ fn more_new_directories_than_are_kept_in_mind() {
 #[test]
 fn a_disk_that_refused_a_part_of_a_file_gets_no_second_chance() {
     let place = Place::new();
-    let (upload, how) = place.stage("taken");
-    upload.write_back().run().unwrap();
-    upload.spoil();
+    let (mut upload, how) = place.stage("taken");
+    let staged = upload.staged().unwrap();
+    upload.write_back().unwrap().run().unwrap();
+    staged.spoil();
     let found = commit(vec![(upload, how)], ALL);
     let error = found[0].result.as_ref().unwrap_err();
     assert_eq!(error.raw_os_error(), errno(Errno::IO));

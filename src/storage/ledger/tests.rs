@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -96,9 +96,9 @@ impl Nest {
 }
 
 fn write(upload: &mut Upload, bytes: u64) -> io::Result<()> {
-    let end = upload.file().metadata()?.len() + bytes;
+    let end = upload.file()?.metadata()?.len() + bytes;
     upload.make_room(end)?;
-    upload.file().write_all_at(b"x", end - 1)
+    upload.write(b"x", end - 1)
 }
 
 #[track_caller]

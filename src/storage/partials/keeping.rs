@@ -1,6 +1,7 @@
 //! What a running upload does for the partial that it becomes if it breaks off: it takes the hidden
 //! name, writes down how much has arrived, and is left where it is.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -137,19 +138,27 @@ impl Upload {
         if self.has_partial_name() {
             return true;
         }
-        if self.become_named(&name, again).is_err() {
+        let Ok(staged) = self.staged() else {
+            return false;
+        };
+        if self.become_named(staged.file(), &name, again).is_err() {
             return false;
         }
         self.hidden = Some(name);
-        if let Ok(meta) = stat_open(self.file()) {
+        if let Ok(meta) = stat_open(staged.file()) {
             self.room.hide((meta.dev, meta.ino));
         }
         true
     }
 
-    fn become_named(&self, name: &[u8], mut again: impl FnMut() -> bool) -> Result<(), Errno> {
+    fn become_named(
+        &self,
+        file: &File,
+        name: &[u8],
+        mut again: impl FnMut() -> bool,
+    ) -> Result<(), Errno> {
         let step = || match &self.hidden {
-            None => self.link_hidden(name),
+            None => self.link_hidden(file, name),
             Some(hidden) => rename_new(&self.dir, hidden, &self.dir, name),
         };
         loop {
@@ -172,6 +181,7 @@ impl Upload {
         if !self.take_partial_name() {
             return None;
         }
+        let staged = self.staged().ok()?;
         let recording = &self.partial.as_ref()?.recording;
         if Arc::strong_count(recording) > 1 {
             return None;
@@ -179,7 +189,7 @@ impl Upload {
         let _recording = recording.clone();
         // A descriptor of its own also has its own memory of errors: an fsync through a shared one
         // would take the error from whoever publishes.
-        let name = DecInt::from_fd(self.file());
+        let name = DecInt::from_fd(staged.file());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(
             self.root.descriptors(),
@@ -224,13 +234,14 @@ impl Upload {
         if bytes == 0 {
             return Ok(None);
         }
-        self.file().set_len(bytes)?;
-        record(self.file(), bytes)?;
+        let staged = self.staged()?;
+        staged.file().set_len(bytes)?;
+        record(staged.file(), bytes)?;
         if !self.become_partial(again) {
             return Ok(None);
         }
         self.settle(bytes)?;
-        let ino = stat_open(self.file())?.ino;
+        let ino = stat_open(staged.file())?.ino;
         Ok(self.partial.as_ref().map(|partial| Kept {
             place: Place {
                 root: self.root.clone(),
@@ -263,20 +274,24 @@ impl Upload {
 
     /// Lets go of it where it is. Too much or not, it is there.
     pub(in crate::storage) fn leave_partial(&mut self) {
+        // It has a name, so it is there.
+        let Ok(staged) = self.staged() else {
+            return;
+        };
         if self.partial.as_ref().is_some_and(|it| !it.is_counted) {
-            let bytes = stat_open(self.file()).map_or(0, |meta| meta.size);
+            let bytes = stat_open(staged.file()).map_or(0, |meta| meta.size);
             self.root.is_there(&self.dir, Amount::file(bytes));
             drop(self.room.take_claims());
         }
         // Whoever writes it back meanwhile has the same lock.
-        let _ = rustix::fs::flock(self.file(), FlockOperation::Unlock);
+        let _ = rustix::fs::flock(staged.file(), FlockOperation::Unlock);
     }
 
     /// What was recorded of it says nothing about a file that is published.
-    pub(in crate::storage) fn strip_records(&self) {
+    pub(in crate::storage) fn strip_records(&self, file: &File) {
         if self.has_partial_name() {
             for name in [RECORD, DIGEST] {
-                let _ = rustix::fs::fremovexattr(self.file(), name);
+                let _ = rustix::fs::fremovexattr(file, name);
             }
         }
     }

@@ -1,6 +1,5 @@
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::*;
@@ -45,8 +44,8 @@ impl Nest {
 
     /// An upload of which `content` has arrived, and then no more.
     fn break_off(&self, path: &str, content: &[u8]) -> Option<Kept> {
-        let upload = self.begin(path, Interrupted::Kept);
-        upload.file().write_all_at(content, 0).unwrap();
+        let mut upload = self.begin(path, Interrupted::Kept);
+        upload.write(content, 0).unwrap();
         upload.keep(content.len() as u64).unwrap()
     }
 
@@ -118,8 +117,8 @@ fn what_arrived_is_continued_and_published() {
     assert_eq!(kept.bytes, 5);
     assert_eq!(fs::read(nest.dir.path().join("f")).unwrap(), b"old");
     assert_eq!(nest.bytes("f"), Some(5));
-    let upload = nest.resume("f", 5);
-    upload.file().write_all_at(b"678", 5).unwrap();
+    let mut upload = nest.resume("f", 5);
+    upload.write(b"678", 5).unwrap();
     assert!(matches!(nest.find("f"), Found::Busy));
     upload.publish(&OVER).unwrap();
     let file = nest.dir.path().join("f");
@@ -138,13 +137,13 @@ fn going_back_cuts_off_what_is_beyond() {
     let nest = nest();
     nest.break_off("f", b"12345").unwrap();
     let mut upload = nest.resume("f", 2);
-    upload.file().write_all_at(b"xy", 2).unwrap();
+    upload.write(b"xy", 2).unwrap();
     // Until it is recorded, what was written is not known to be on the disk.
     drop(upload.record(4));
     drop(upload);
     assert_eq!(nest.bytes("f"), Some(2));
     let mut upload = nest.resume("f", 2);
-    upload.file().write_all_at(b"xyz", 2).unwrap();
+    upload.write(b"xyz", 2).unwrap();
     upload.record(4).unwrap().run();
     drop(upload);
     assert_eq!(nest.bytes("f"), Some(4));
@@ -155,8 +154,8 @@ fn going_back_cuts_off_what_is_beyond() {
 #[test]
 fn it_is_kept_but_for_one_byte_and_never_less_than_it_was() {
     let nest = nest();
-    let upload = nest.begin("f", Interrupted::KeptButOneByte);
-    upload.file().write_all_at(b"12345", 0).unwrap();
+    let mut upload = nest.begin("f", Interrupted::KeptButOneByte);
+    upload.write(b"12345", 0).unwrap();
     assert_eq!(upload.keep(5).unwrap().unwrap().bytes, 4);
     assert_eq!(nest.bytes("f"), Some(4));
     for (arrived, expected) in [(4, 4), (5, 4), (6, 5)] {
@@ -168,8 +167,8 @@ fn it_is_kept_but_for_one_byte_and_never_less_than_it_was() {
         nest.resume("f", 4).keep(4).unwrap();
     }
     for content in [&b""[..], b"1"] {
-        let upload = nest.begin("g", Interrupted::KeptButOneByte);
-        upload.file().write_all_at(content, 0).unwrap();
+        let mut upload = nest.begin("g", Interrupted::KeptButOneByte);
+        upload.write(content, 0).unwrap();
         assert!(upload.keep(content.len() as u64).unwrap().is_none());
     }
     assert!(nest.bytes("g").is_none());
@@ -179,8 +178,8 @@ fn it_is_kept_but_for_one_byte_and_never_less_than_it_was() {
 #[test]
 fn nothing_is_kept_of_what_is_not_to_be_kept() {
     let nest = nest();
-    let upload = nest.begin("f", Interrupted::Dropped);
-    upload.file().write_all_at(b"12345", 0).unwrap();
+    let mut upload = nest.begin("f", Interrupted::Dropped);
+    upload.write(b"12345", 0).unwrap();
     assert!(upload.keep(5).unwrap().is_none());
     let mut upload = nest.begin("f", Interrupted::Kept);
     assert!(upload.take_partial_name());
@@ -204,11 +203,11 @@ fn a_running_upload_with_its_name_is_nobody_elses() {
     let nest = nest();
     let mut first = nest.begin("f", Interrupted::Kept);
     assert!(first.take_partial_name());
-    first.file().write_all_at(b"first", 0).unwrap();
+    first.write(b"first", 0).unwrap();
     // Another session, or another server, begins the same.
     let mut second = nest.begin("f", Interrupted::Kept);
     assert!(!second.take_partial_name());
-    second.file().write_all_at(b"second", 0).unwrap();
+    second.write(b"second", 0).unwrap();
     assert!(second.keep(6).unwrap().is_none());
     first.publish(&OVER).unwrap();
     assert_eq!(fs::read(nest.dir.path().join("f")).unwrap(), b"first");
@@ -222,7 +221,7 @@ fn who_holds_a_partial_for_a_moment_costs_nobody_his_own() {
     nest.break_off("f", b"other").unwrap();
     let mut held = Some(nest.retained("f"));
     assert!(upload.record(0).is_none());
-    upload.file().write_all_at(b"mine", 0).unwrap();
+    upload.write(b"mine", 0).unwrap();
     let again = || held.take().is_some();
     assert!(upload.keep_as_soon(4, again).unwrap().is_some());
     let mut content = String::new();
@@ -237,7 +236,7 @@ fn what_is_not_recorded_is_not_offered() {
     let nest = nest();
     let mut upload = nest.begin("f", Interrupted::Kept);
     assert!(upload.take_partial_name());
-    upload.file().write_all_at(b"12345", 0).unwrap();
+    upload.write(b"12345", 0).unwrap();
     drop(upload);
     assert_eq!(names(nest.dir.path()).len(), 1);
     assert!(nest.bytes("f").is_none());
@@ -368,10 +367,10 @@ fn a_digest_is_remembered_until_the_file_changes() {
 #[test]
 fn a_partial_that_another_has_replaced_takes_nothing_along_when_it_is_forgotten() {
     let nest = nest();
-    let older = nest.begin("f", Interrupted::Kept);
-    let newer = nest.begin("f", Interrupted::Kept);
-    older.file().write_all_at(b"older", 0).unwrap();
-    newer.file().write_all_at(b"newer!", 0).unwrap();
+    let mut older = nest.begin("f", Interrupted::Kept);
+    let mut newer = nest.begin("f", Interrupted::Kept);
+    older.write(b"older", 0).unwrap();
+    newer.write(b"newer!", 0).unwrap();
     let older = older.keep(5).unwrap().unwrap();
     let newer = newer.keep(6).unwrap().unwrap();
     assert!(matches!(older.forget(), Removed::Not));

@@ -59,8 +59,9 @@ impl Upload {
         if let (Some(partial), Some(withdrawn)) = (&mut self.partial, &self.withdrawn) {
             partial.interrupted = withdrawn.interrupted;
         }
-        let _ = rustix::fs::fchmod(self.file(), Mode::RUSR | Mode::WUSR);
-        let bytes = stat_open(self.file()).map_or(0, |meta| meta.size);
+        let staged = self.staged().ok()?;
+        let _ = rustix::fs::fchmod(staged.file(), Mode::RUSR | Mode::WUSR);
+        let bytes = stat_open(staged.file()).map_or(0, |meta| meta.size);
         self.keep_or_lose(bytes)
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use crate::common::bytewise::{command, on_path};
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
-use crate::common::{PATIENCE, until};
+use crate::common::{PATIENCE, settled, until};
 
 #[test]
 fn f18_nobody_forges_a_line_of_the_log() {
@@ -164,19 +164,21 @@ fn f19_what_is_being_uploaded_is_its_owner_s_alone() {
     let server = Server::start(&[]);
     let baseline = server.baseline();
     let mut session = Control::login(server.addr());
-    assert_eq!(session.command("UPLOAD 10;unix.mode=0777; f").code, 150);
-    session.send(b"half");
-    let staged: Vec<u32> = fs::read_dir(format!("/proc/{}/fd", server.pid()))
-        .expect("running")
-        .flatten()
-        .filter(|fd| {
+    assert_eq!(session.command("UPLOAD 200000;unix.mode=0777; f").code, 150);
+    session.send(&[1; 100_000]);
+    let staged = || -> Vec<u32> {
+        let open = fs::read_dir(format!("/proc/{}/fd", server.pid()));
+        let modes = open.expect("running").flatten().filter_map(|fd| {
             let target = fs::read_link(fd.path()).unwrap_or_default();
-            target.starts_with(server.root()) && target != server.root()
-        })
-        .map(|fd| fs::metadata(fd.path()).expect("open").mode() & 0o7777)
-        .collect();
-    assert_eq!(staged, [0o600], "the staged file");
-    session.send(b"second");
+            let is_staged = target.starts_with(server.root()) && target != server.root();
+            let mode = fs::metadata(fd.path()).ok()?.mode() & 0o7777;
+            is_staged.then_some(mode)
+        });
+        modes.collect()
+    };
+    settled(|| !staged().is_empty());
+    assert_eq!(staged(), [0o600], "the staged file");
+    session.send(&[2; 100_000]);
     assert_eq!(session.reply().code, 226);
     assert_eq!(mode(&server, "f"), 0o777);
     session.quit();

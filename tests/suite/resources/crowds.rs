@@ -46,9 +46,9 @@ fn raise_descriptor_limit(needed: u64) {
 fn only_one_thread_serves(server: &Server) {
     let threads = server.threads();
     let background = Limits::default().background_threads;
-    // One that serves, two for commits, four that read in, one that sweeps, one for the log.
+    // One that serves, four for commits, four that read in, one that sweeps, one for the log.
     assert!(
-        threads.len() <= 1 + background + 2 + 4 + 1 + 1,
+        threads.len() <= 1 + background + 4 + 4 + 1 + 1,
         "{threads:?}"
     );
 }

@@ -73,7 +73,7 @@ fn r08_connections_that_wait_for_descriptors_are_not_forgotten() {
         assert!(cpu < CPU_OF_WAITING, "{cpu:?} in a second of being full");
         assert_eq!(session.command("NOOP").code, 200, "who is in stays in");
         // What needs a descriptor is refused for now, and not for good.
-        let refused = session.command("UPLOAD 1 f").code;
+        let refused = session.upload("f", b"x").code;
         assert_eq!(refused, 451, "no descriptor for a file");
         if resets {
             crowd.iter().for_each(reset);
