@@ -1,6 +1,8 @@
 //! The verbs that carry their data on the control connection: UPLOAD, DOWNLOAD, TREE. What they
 //! mean is written at [`crate::proto`].
 
+use std::fs::File;
+
 use sha2::{Digest, Sha256};
 
 use super::files::path_of;
@@ -65,9 +67,9 @@ pub(super) fn upload(session: &mut Session, turn: &mut Turn) -> Handled {
         return refuse_waiting(turn, super::not_logged_in());
     };
     match stage(login, turn, bytes, facts, path) {
-        Ok((receive, what)) => {
+        Ok(staged) => {
             let reply = Reply::new(150, format!("send {bytes} bytes."));
-            take_body(turn, receive, what, (!immediate).then_some(reply))
+            take_body(turn, staged, (!immediate).then_some(reply))
         }
         Err(NotYet::Refused(reply)) if immediate => {
             in_band(Job::Discard(bytes), What::Discard(reply))
@@ -85,18 +87,26 @@ pub(super) fn immediate_path(argument: &[u8]) -> Option<&[u8]> {
     }
 }
 
-fn take_body(turn: &mut Turn, mut receive: Receive, what: What, reply: Option<Reply>) -> Handled {
-    let (bytes, stated) = (receive.at, receive.digest.is_some());
-    let file = match bytes > 0 && stated {
-        true => Some(receive.upload.file()?.try_clone()?),
-        false => None,
-    };
+/// An upload whose body comes next.
+struct Staged {
+    receive: Receive,
+    what: What,
+    /// The stated digest is that of the whole file, and a part of it is here already.
+    to_hash: Option<File>,
+}
+
+fn take_body(turn: &mut Turn, staged: Staged, reply: Option<Reply>) -> Handled {
+    let Staged {
+        receive,
+        what,
+        to_hash,
+    } = staged;
+    let bytes = receive.at;
     let job = Job::Receive(Box::new(receive));
-    let Some(file) = file else {
+    let Some(file) = to_hash else {
         turn.out.extend(reply.map(Action::Reply));
         return in_band(job, what);
     };
-    // The stated digest is that of the whole file, and a part of it is here already.
     let (via, protect) = (Via::Control, false);
     turn.out.push(Action::Run(Task::Hash { file, bytes }));
     let transfer = Transfer { job, via, protect };
@@ -122,7 +132,7 @@ fn stage(
     bytes: u64,
     facts: &[u8],
     path: Option<&[u8]>,
-) -> Result<(Receive, What), NotYet> {
+) -> Result<Staged, NotYet> {
     let Some(path) = path.filter(|path| !path.is_empty()) else {
         return Err(Reply::new(501, "It is written UPLOAD bytes path.").into());
     };
@@ -140,7 +150,11 @@ fn stage(
     if begun.at + bytes > NAMED_FROM_BYTES {
         begun.upload.take_partial_name();
     }
-    let Begun { upload, at, .. } = begun;
+    let Begun { mut upload, at, .. } = begun;
+    let to_hash = match at > 0 && facts.sha256.is_some() {
+        true => Some(upload.file()?.try_clone()?),
+        false => None,
+    };
     log::debug!("{} UPLOAD {}", login.peer, path);
     let publish = Publish {
         mode: facts.mode.unwrap_or_else(|| mode_of(&upload, login.umask)),
@@ -155,11 +169,13 @@ fn stage(
         ascii: None,
         digest,
     };
-    Ok((
+    let what = What::Store {
+        publish,
+        sha256: facts.sha256,
+    };
+    Ok(Staged {
         receive,
-        What::Store {
-            publish,
-            sha256: facts.sha256,
-        },
-    ))
+        what,
+        to_hash,
+    })
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::ledger::Ledger;
 
 /// Of one upload. A larger one is written as it arrives.
-const HELD_BYTES_MAX: usize = 16 * 1024;
+pub(super) const HELD_BYTES_MAX: usize = 16 * 1024;
 
 /// Of all uploads together. With more of them, files are made where they arrive.
 const ALL_HELD_BYTES_MAX: u64 = 16 << 20;

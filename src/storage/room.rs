@@ -160,7 +160,11 @@ impl Room {
     /// The staged file has a hidden name: whoever counts the tree must not count it again.
     pub(super) fn hide(&mut self, file: (u64, u64)) {
         self.ledger.hide(file);
-        self.hidden = Some(file);
+        if let Some(before) = self.hidden.replace(file)
+            && before != file
+        {
+            self.ledger.show(before);
+        }
     }
 
     /// The file will have `bytes` bytes: room is kept for all of them in the quotas, and there must

@@ -1,8 +1,8 @@
 //! Uploads: a file is written where nobody sees it and appears whole, under its name, in one step.
 //!
 //! The bytes are written by whoever holds the [`Upload`]; a small file is made when all of them are
-//! there. That they are on the disk before they have
-//! their name, and the name before anybody is told, is seen to in [`super::commit`].
+//! there. That they are on the disk before they have their name, and the name before anybody is told, is
+//! seen to in [`super::commit`].
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -17,7 +17,7 @@ use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
-use super::held::Held;
+use super::held::{HELD_BYTES_MAX, Held};
 use super::ledger::amount_of;
 use super::made::Made;
 use super::partials::{Partial, Withdrawn, lock};
@@ -45,8 +45,8 @@ pub struct Upload {
     path: VirtualPath,
     pub(super) root: Root,
     pub(super) room: Box<Room>,
-    /// The name in `dir` that the file has meanwhile: that of a partial, or any where the file
-    /// system knows no file without a name.
+    /// The name in `dir` that the file has meanwhile: that of a partial, or any where the file system
+    /// knows no file without a name or a small file replaces another.
     pub(super) hidden: Option<Vec<u8>>,
     replaces: Option<Meta>,
     /// `None`: it belongs to nobody who could continue it.
@@ -127,16 +127,17 @@ impl Upload {
             Err(error) => return Err(error.into()),
         };
         let file = File::from(file);
+        let hidden = hidden.map(|(name, meta)| {
+            self.room.hide((meta.dev, meta.ino));
+            name
+        });
         if let Err(error) = file.write_all_at(self.held.bytes(), 0) {
-            if let Some((name, _)) = hidden {
+            if let Some(name) = hidden {
                 let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
             }
             return Err(error);
         }
-        self.hidden = hidden.map(|(name, meta)| {
-            self.room.hide((meta.dev, meta.ino));
-            name
-        });
+        self.hidden = hidden;
         let staged = Staged::new(file, &self.root);
         // What is written next is counted with it.
         staged.unwritten.add(self.room.end());
@@ -204,8 +205,15 @@ impl Upload {
     }
 
     /// It will have `bytes` bytes: room is kept for them in the quotas, and there must be space.
+    ///
+    /// # Errors
+    /// There is none; or as open(2), since the file is made now if it will not be small.
     pub fn announce(&mut self, bytes: u64) -> io::Result<()> {
-        self.room.announce(&self.dir, bytes)
+        self.room.announce(&self.dir, bytes)?;
+        if bytes > HELD_BYTES_MAX as u64 {
+            self.staged()?;
+        }
+        Ok(())
     }
 
     /// It begins with `bytes` that it shares with the file it replaces.
@@ -266,9 +274,24 @@ impl Upload {
     }
 
     /// What brings the bytes that have been written so far to the disk, somewhere else than here.
-    /// `None`: they are so few that they are still in memory.
+    /// `None`: they are so few that they are still in memory, or descriptors have run out.
     pub fn write_back(&self) -> Option<WriteBack> {
-        self.staged.clone().map(WriteBack)
+        let staged = self.staged.clone()?;
+        let file = self.open_again(&staged).ok()?;
+        Some(WriteBack { file, staged })
+    }
+
+    /// Another descriptor of the file. Each is told for itself, and once, that the disk did not take
+    /// what was written: whoever publishes must hear of it as well.
+    pub(super) fn open_again(&self, staged: &Staged) -> Result<OwnedFd, Errno> {
+        let name = DecInt::from_fd(&staged.file);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(
+            self.root.descriptors(),
+            name.as_c_str(),
+            flags,
+            Mode::empty(),
+        )
     }
 
     /// Gives the file its mode, its time and, in one step, its name. Whoever looks sees what was
@@ -402,7 +425,10 @@ impl Staged {
 
 /// An early write-back of an upload that goes on meanwhile.
 #[derive(Debug)]
-pub struct WriteBack(Arc<Staged>);
+pub struct WriteBack {
+    file: OwnedFd,
+    staged: Arc<Staged>,
+}
 
 impl WriteBack {
     /// Waits until the disk has what was written so far.
@@ -411,13 +437,10 @@ impl WriteBack {
     /// The disk does not take it. Then the upload cannot be published any more either.
     pub fn run(self) -> io::Result<()> {
         let Staged {
-            file,
-            spoiled,
-            unwritten,
-            ..
-        } = &*self.0;
+            spoiled, unwritten, ..
+        } = &*self.staged;
         let bytes = unwritten.bytes();
-        let result = rustix::io::retry_on_intr(|| rustix::fs::fdatasync(file));
+        let result = rustix::io::retry_on_intr(|| rustix::fs::fdatasync(&self.file));
         match result {
             Ok(()) => unwritten.take_off(bytes),
             Err(_) => spoiled.store(true, Ordering::Release),

@@ -15,7 +15,7 @@ use crate::common::control::Control;
 use crate::common::secure::Pair;
 use crate::common::server::{Server, four_questions};
 use crate::common::tools::{curl, curl_command, finish, start};
-use crate::common::trace::Traced;
+use crate::common::trace::{Strace, Traced};
 use crate::common::{PATIENCE, until, wait_for};
 
 fn sha256(content: &[u8]) -> String {
@@ -68,6 +68,28 @@ fn p09_an_upload_that_was_cut_off_is_offered_and_continued() {
     assert_eq!(session.upload("f", &content[400..]).code, 226);
     assert_file(&server.path("f"), &content);
     assert!(hidden(&server).is_empty());
+}
+
+/// No descriptor is left to read what is there of it.
+#[test]
+fn p09_the_body_of_what_cannot_go_on_is_no_command() {
+    let server = Server::start(&[]);
+    let content = bytes(2, 1000);
+    break_off(&server, "f", 1000, &content[..400]);
+    let mut session = Control::login(server.addr());
+    assert_eq!(session.command("PARTIAL f").code, 213);
+    let fault = ["-e", "trace=fcntl", "-e", "inject=fcntl:error=EMFILE"];
+    let strace = Strace::attach(&server, &[&["-o", "/dev/null"][..], &fault].concat());
+    assert_eq!(session.command("REST 400").code, 350);
+    let digest = sha256(&content);
+    session.send(format!("UPLOAD 6+;sha256={digest}; f\r\nNOOP\r\nSYST\r\n").as_bytes());
+    assert_eq!(session.reply().code, 451);
+    assert_eq!(session.reply().code, 215);
+    strace.detach();
+    assert_eq!(session.command("PARTIAL f").code, 213);
+    assert_eq!(session.command("REST 400").code, 350);
+    assert_eq!(session.upload("f", &content[400..]).code, 226);
+    assert_file(&server.path("f"), &content);
 }
 
 #[test]

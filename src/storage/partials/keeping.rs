@@ -6,9 +6,8 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use rustix::path::DecInt;
 
 use super::super::quota::Amount;
 use super::super::root::{rename_new, stat_open};
@@ -187,18 +186,8 @@ impl Upload {
             return None;
         }
         let _recording = recording.clone();
-        // A descriptor of its own also has its own memory of errors: an fsync through a shared one
-        // would take the error from whoever publishes.
-        let name = DecInt::from_fd(staged.file());
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(
-            self.root.descriptors(),
-            name.as_c_str(),
-            flags,
-            Mode::empty(),
-        );
         Some(Record {
-            file: file.ok()?,
+            file: self.open_again(&staged).ok()?,
             bytes: self.bytes_to_keep(at),
             _recording,
         })
