@@ -190,6 +190,7 @@ mod listing {
                 stat: true,
                 target: false,
                 all: false,
+                brief: false,
             };
             let mut each = |name: &[u8], meta: &Meta, target: Option<&[u8]>| {
                 out.clear();

@@ -108,6 +108,8 @@ pub struct Conn {
     flushed: u64,
     stall: Option<Stall>,
     fruitless: u32,
+    /// What it was found to hold after its last turn, in bytes.
+    holds: usize,
 }
 
 /// A window in which something has to move.
@@ -158,6 +160,7 @@ impl Conn {
             flushed: 0,
             stall: None,
             fruitless: 0,
+            holds: 0,
         }
     }
 

@@ -57,7 +57,7 @@ use crate::session::{Action, Context, Input};
 use crate::storage::root::Root;
 use accept::{Listener, counted};
 use background::Background;
-use buffers::Buffers;
+use buffers::{Buffers, CROWDED_BYTES};
 use commits::Commits;
 use conn::{Conn, Next};
 use counts::Counts;
@@ -210,6 +210,14 @@ impl Shared {
     /// Whether more of all uploads waits to be written to the disk than should.
     fn is_disk_behind(&self) -> bool {
         self.world.home.unwritten_bytes() >= self.unwritten_bytes_max
+    }
+
+    /// What a connection may hold of output.
+    fn output_bytes_max(&self) -> usize {
+        match self.tools.held.is_crowded() {
+            true => CROWDED_BYTES,
+            false => conn::OUTPUT_BYTES,
+        }
     }
 
     /// An empty list for a session to write into; one is kept.

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::net::sockopt::set_tcp_cork;
 
+use super::buffers::{CROWDED_BYTES, Held};
 use super::tls::{self, Read, Tls, WRITE_BYTES};
 use crate::session::{Job, Outcome, Receive, Send};
 use receiving::{Pipe, copy_in, decrypt_in, discard, splice_in, write_in};
@@ -58,6 +59,8 @@ pub struct Tools {
     pub scratch: Vec<u8>,
     /// Ciphertext on its way.
     pub tls: tls::Buffers,
+    /// Who sends makes only a little at a time when others hold much.
+    pub held: Held,
     /// Where it cannot be known what is in memory.
     pub blind: Option<Blind>,
     pipe: Pipe,
@@ -73,6 +76,7 @@ impl Tools {
             chunk: vec![0; QUANTUM_BYTES].into(),
             scratch: Vec::new(),
             tls: tls::Buffers::default(),
+            held: Held::default(),
             blind: None,
             pipe: Pipe::new()?,
         })
@@ -192,6 +196,11 @@ impl Pump {
     /// What was done so far, in bytes and pieces: whether a turn was of any use.
     pub fn progress(&self) -> (u64, u64) {
         (self.moved, self.fills)
+    }
+
+    /// What it holds of text that has not been sent.
+    pub fn held_bytes(&self) -> usize {
+        self.held.capacity()
     }
 
     /// Gives the job back.
@@ -350,12 +359,16 @@ impl Pump {
         if self.held_at < self.held.len() || self.ended {
             return Ok(());
         }
-        self.held.clear();
+        let is_crowded = tools.held.is_crowded();
+        match is_crowded {
+            true => self.held = Vec::new(),
+            false => self.held.clear(),
+        }
         self.held_at = 0;
         self.fills += 1;
         match &mut self.job {
             Job::Text(text) => {
-                self.ended = !text.fill(&mut self.held)?;
+                self.ended = !text.fill(&mut self.held, is_crowded)?;
                 *budget = budget.saturating_sub(BATCH_COST);
             }
             Job::Send(send) => {
@@ -551,8 +564,12 @@ fn read_chunk(
     warm: &mut Warm,
     out: &mut Vec<u8>,
 ) -> io::Result<()> {
+    let chunk_bytes = match tools.held.is_crowded() {
+        true => CROWDED_BYTES,
+        false => CHUNK_BYTES,
+    };
     let chunk = &mut tools.chunk;
-    let most = at_most(Some(send.bytes), CHUNK_BYTES);
+    let most = at_most(Some(send.bytes), chunk_bytes);
     if most == 0 {
         return Ok(());
     }

@@ -536,6 +536,11 @@ impl Session {
         }
     }
 
+    /// What it holds of lines that wait behind a transfer, in bytes.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued.capacity()
+    }
+
     /// Whether a data connection that is made now is inside TLS.
     pub fn protects_data(&self) -> bool {
         self.security.protects_data()

@@ -84,12 +84,12 @@ impl Style {
             Style::Lines { .. } => Want {
                 stat: true,
                 target: true,
-                all: false,
+                ..Want::default()
             },
             Style::Facts { facts, .. } => Want {
                 stat: facts.need_stat(),
                 target: true,
-                all: false,
+                ..Want::default()
             },
         }
     }
@@ -153,11 +153,12 @@ impl Text {
         }
     }
 
-    /// Appends the lines of the next batch. False: that was the last one.
+    /// Appends the lines of the next batch, which is a small one if it is to be `brief`. False: that was
+    /// the last one.
     ///
     /// # Errors
     /// Reading the directory failed.
-    pub fn fill(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
+    pub fn fill(&mut self, out: &mut Vec<u8>, brief: bool) -> io::Result<bool> {
         out.append(&mut self.head);
         let Text {
             source,
@@ -168,6 +169,10 @@ impl Text {
             ..
         } = self;
         let in_reply = *in_reply;
+        let want = Want {
+            brief,
+            ..style.want()
+        };
         let mut line = |name: &[u8], meta: &Meta, target: Option<&[u8]>, incomplete: bool| {
             *entries += 1;
             if in_reply {
@@ -189,7 +194,7 @@ impl Text {
                 prefix,
             } => {
                 let mut full = prefix.clone();
-                let more = listing.batch(style.want(), &mut |name, meta, target| {
+                let more = listing.batch(want, &mut |name, meta, target| {
                     if pattern
                         .as_ref()
                         .is_some_and(|pattern| !path::matches(pattern, name))
@@ -204,7 +209,7 @@ impl Text {
                 Ok(more)
             }
             Source::Tree(tree) => {
-                let more = tree.batch(style.want(), &mut |entry| {
+                let more = tree.batch(want, &mut |entry| {
                     line(entry.path, entry.meta, entry.target, entry.incomplete);
                 })?;
                 *left_out = tree.left_out();

@@ -19,6 +19,8 @@ pub struct Want {
     pub target: bool,
     /// Entries that are nobody's as well: hidden ones and those whose names no line can carry.
     pub all: bool,
+    /// Some thirty entries in a batch, not some 250.
+    pub brief: bool,
 }
 
 impl Want {
@@ -27,5 +29,6 @@ impl Want {
         stat: true,
         target: false,
         all: true,
+        brief: false,
     };
 }

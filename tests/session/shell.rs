@@ -542,7 +542,7 @@ impl Moving {
     fn produce(&mut self, out: &mut Vec<u8>, most: usize) -> io::Result<Step> {
         let before = out.len();
         let more = match &mut self.job {
-            Job::Text(text) => text.fill(out)?,
+            Job::Text(text) => text.fill(out, most < 1024)?,
             Job::Send(send) => {
                 let mut chunk = vec![0; most.min(usize::try_from(send.bytes).unwrap())];
                 send.file.read_exact_at(&mut chunk, send.at)?;

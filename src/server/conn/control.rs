@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::{Conn, INPUT_BYTES, OUTPUT_BYTES, protected};
 use crate::proto::line::LINE_BYTES_MAX;
 use crate::server::Shared;
+use crate::server::buffers::CROWDED_BYTES;
 use crate::server::pump;
 use crate::session::Input;
 
@@ -39,9 +40,10 @@ impl Conn {
         begin: Instant,
     ) -> bool {
         let mut changed = false;
-        let held_max = shared.world.config.limits.replies_bytes_max;
+        let output_max = shared.output_bytes_max();
+        let held_max = output_max.min(shared.world.config.limits.replies_bytes_max);
         while !self.dead && self.closing.is_none() && *budget > 0 {
-            if self.held() >= OUTPUT_BYTES || (self.held() >= held_max && !self.writable) {
+            if self.held() >= output_max || (self.held() >= held_max && !self.writable) {
                 self.flush(shared);
                 if self.held() >= held_max {
                     break;
@@ -91,7 +93,9 @@ impl Conn {
     }
 
     fn wants_input(&self, shared: &Shared) -> bool {
-        self.session.wants_input(&shared.world.config)
+        let holds_enough =
+            shared.tools.held.is_crowded() && self.session.queued_bytes() >= CROWDED_BYTES;
+        !holds_enough && self.session.wants_input(&shared.world.config)
     }
 
     /// Reads what the client sent. False: there was nothing.
@@ -99,8 +103,16 @@ impl Conn {
         if self.ended {
             return false;
         }
-        if self.unread.capacity() < INPUT_BYTES {
-            let small = mem::replace(&mut self.unread, shared.inputs.take());
+        let wanted = match shared.tools.held.is_crowded() {
+            true => self.unread.len() - self.unread_at + CROWDED_BYTES,
+            false => INPUT_BYTES,
+        };
+        if self.unread.capacity() < wanted {
+            let larger = match shared.tools.held.is_crowded() {
+                true => Vec::with_capacity(wanted),
+                false => shared.inputs.take(),
+            };
+            let small = mem::replace(&mut self.unread, larger);
             self.unread.extend_from_slice(&small[self.unread_at..]);
             self.unread_at = 0;
         } else if self.unread_at > 0 {
@@ -185,11 +197,26 @@ impl Conn {
             self.unread_at = 0;
             shared.inputs.give(mem::replace(&mut self.unread, rest));
         }
-        if self.output.capacity() > OUTPUT_BYTES && self.held() < OUTPUT_BYTES / 2 {
+        let is_wasteful = match shared.tools.held.is_crowded() {
+            true => self.output.capacity() > self.held() + CROWDED_BYTES,
+            false => self.output.capacity() > OUTPUT_BYTES && self.held() < OUTPUT_BYTES / 2,
+        };
+        if is_wasteful {
             let rest = self.output[self.output_at..].to_vec();
             self.output_at = 0;
             shared.outputs.give(mem::replace(&mut self.output, rest));
         }
+        self.count_held(shared);
+    }
+
+    fn count_held(&mut self, shared: &mut Shared) {
+        let moving = self.moving.as_ref();
+        let holds = self.unread.capacity()
+            + self.output.capacity()
+            + self.session.queued_bytes()
+            + moving.map_or(0, |moving| moving.pump.held_bytes());
+        shared.tools.held.change(self.holds, holds);
+        self.holds = holds;
     }
 
     /// Others need its place: it gets a last reply, and [`Conn::let_go`] does the rest.
@@ -205,6 +232,7 @@ impl Conn {
 
     /// The end of a connection whose key is free. A last reply that was just sent is not to be lost.
     pub(in crate::server) fn let_go(mut self, shared: &mut Shared) {
+        shared.tools.held.change(self.holds, 0);
         if self.displaced
             && shared.registry.deregister(&mut self.control).is_ok()
             && self.control.shutdown(Shutdown::Write).is_ok()

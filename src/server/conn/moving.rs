@@ -12,7 +12,7 @@ use mio::{Interest, Token};
 use super::committing::Written;
 use super::grace::Grace;
 use super::reading::Reading;
-use super::{Conn, INPUT_BYTES, OUTPUT_BYTES, protected};
+use super::{Conn, INPUT_BYTES, protected};
 #[cfg(test)]
 use crate::server::guarded::tests::{self as bugs, Bug};
 use crate::server::pump::{self, Pump, Step, Wire};
@@ -437,7 +437,7 @@ impl Conn {
             Err(outcome) => return not_begun(job, outcome),
         };
         let data = match (via, job) {
-            (Via::Control, Job::Send(send)) if self.is_small(&send) => {
+            (Via::Control, Job::Send(send)) if self.is_small(&send, shared) => {
                 match self.send_small(send, shared) {
                     Ok(ended) => return Some(ended),
                     Err(send) => (Data::Control, Job::Send(send)),
@@ -516,8 +516,9 @@ impl Conn {
         Ok(stream)
     }
 
-    fn is_small(&self, send: &Send) -> bool {
-        let fits = send.bytes <= SMALL_FILE_BYTES && self.held() < OUTPUT_BYTES;
+    fn is_small(&self, send: &Send, shared: &Shared) -> bool {
+        let max = shared.output_bytes_max();
+        let fits = send.bytes <= SMALL_FILE_BYTES.min(max as u64) && self.held() < max;
         fits && send.ascii.is_none() && self.pace.is_none()
     }
 

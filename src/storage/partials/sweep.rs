@@ -22,6 +22,7 @@ const ALL: Want = Want {
     stat: false,
     target: false,
     all: true,
+    brief: false,
 };
 
 /// All partials below a root that are known, by owner. What it says may be out of date: the disk

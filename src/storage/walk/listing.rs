@@ -14,6 +14,15 @@ use crate::storage::root::{kind_of, stat_in};
 
 /// Holds about 250 entries; it is on the stack.
 pub(super) const BATCH_BYTES: usize = 8 << 10;
+const BRIEF_BATCH_BYTES: usize = 1 << 10;
+
+pub(super) fn batch_bytes(brief: bool) -> usize {
+    if brief {
+        BRIEF_BATCH_BYTES
+    } else {
+        BATCH_BYTES
+    }
+}
 
 /// One directory.
 #[derive(Debug)]
@@ -47,7 +56,7 @@ impl Listing {
         let (dir, left_out) = (self.dir.as_fd(), &mut self.left_out);
         Ok(read_batch(
             dir,
-            &mut buffer,
+            &mut buffer[..batch_bytes(want.brief)],
             want,
             left_out,
             &mut self.target,
@@ -149,11 +158,13 @@ mod tests {
         stat: false,
         target: false,
         all: false,
+        brief: false,
     };
     const ALL: Want = Want {
         stat: true,
         target: true,
         all: false,
+        brief: false,
     };
 
     type Found = BTreeMap<Vec<u8>, (Meta, Option<Vec<u8>>)>;

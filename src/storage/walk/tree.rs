@@ -9,13 +9,12 @@ use rustix::fs::{Access, AtFlags, OFlags, ResolveFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Want;
-use super::listing::{BATCH_BYTES, concerns_one_entry, read_batch};
+use super::listing::{BATCH_BYTES, batch_bytes, concerns_one_entry, read_batch};
 use crate::proto::facts::{Kind, Meta};
 use crate::storage::path::{PATH_BYTES_MAX, VirtualPath};
 use crate::storage::root::{Root, open_inside, stat_open};
 
-/// Deep down the batches are smaller, since each level remembers what is left of its own.
-const DEEP_BATCH_BYTES: usize = 1 << 10;
+/// Deep down the batches are brief, since each level remembers what is left of its own.
 const DEEP_FROM_LEVEL: usize = 64;
 
 /// Descriptors that one tree holds: that of its base and those of the last levels. The levels
@@ -202,7 +201,7 @@ impl Tree {
         want: Want,
         each: &mut dyn FnMut(TreeEntry<'_>),
     ) -> Result<bool, Errno> {
-        let deep = self.levels.len() > DEEP_FROM_LEVEL;
+        let brief = want.brief || self.levels.len() > DEEP_FROM_LEVEL;
         let Some(Level {
             dir: Reading::Open(dir),
             ..
@@ -211,7 +210,6 @@ impl Tree {
             return Ok(false);
         };
         let mut buffer = [MaybeUninit::uninit(); BATCH_BYTES];
-        let bytes = if deep { DEEP_BATCH_BYTES } else { BATCH_BYTES };
         let (path, waiting) = (&mut self.path, &mut self.waiting);
         let here = path.len();
         let mut missing = 0;
@@ -238,7 +236,7 @@ impl Tree {
         };
         let more = read_batch(
             dir.as_fd(),
-            &mut buffer[..bytes],
+            &mut buffer[..batch_bytes(brief)],
             want,
             &mut self.left_out,
             &mut self.target,
@@ -297,6 +295,7 @@ mod tests {
         stat: false,
         target: false,
         all: false,
+        brief: false,
     };
 
     fn walk(dir: &Path, from: &[u8]) -> (BTreeMap<Vec<u8>, Kind>, u64) {

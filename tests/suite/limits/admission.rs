@@ -1,15 +1,17 @@
 //! Who may be there: connections that do not log in, and too many from one place (R02, R04, R10,
 //! R11, A07).
 
-use std::io::Write;
+use std::fs;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::common::bytewise::rest_of;
+use crate::common::content::{KIB, assert_file, assert_same, bytes};
 use crate::common::control::Control;
 use crate::common::network::in_a_network;
 use crate::common::server::{Server, four_questions};
-use crate::common::{PATIENCE, heavy};
+use crate::common::{PATIENCE, heavy, settled};
 
 fn address(n: u32) -> IpAddr {
     IpAddr::from(Ipv4Addr::from(0x7f00_0100 + n))
@@ -38,6 +40,65 @@ fn r02_lines_that_are_not_finished_cost_what_they_hold_and_end_with_the_time_for
         session.expect_eof();
     }
     assert_eq!(other.command("NOOP").code, 200);
+    other.quit();
+    four_questions(&server, baseline);
+}
+
+/// Each may hold some hundred KiB, but not all of them.
+#[test]
+fn sessions_that_do_not_read_hold_little_together_and_others_are_served() {
+    const SESSIONS: usize = 900;
+    const TOGETHER_KIB: usize = 64 << 10;
+    let _alone = heavy();
+    let server = Server::start(&[]);
+    let content = bytes(8, 60 * KIB);
+    fs::write(server.path("f"), &content).expect("writing");
+    fs::create_dir(server.path("d")).expect("making a directory");
+    let names: Vec<String> = (0..300).map(|n| format!("entry {n}")).collect();
+    for name in &names {
+        fs::write(server.path("d").join(name), b"").expect("writing");
+    }
+    let baseline = server.baseline();
+    let mut other = Control::login(server.addr());
+    let before_kib = server.rss_kib();
+    let sessions: Vec<Control> = (0..SESSIONS)
+        .map(|_| {
+            let session = Control::login(server.addr());
+            let stream = session.stream();
+            stream.set_nonblocking(true).expect("not blocking");
+            session
+        })
+        .collect();
+    let lines = b"HELP\r\nDOWNLOAD f\r\nTREE d\r\nSTAT d\r\n".repeat(500);
+    let mut sent = [0; SESSIONS];
+    settled(|| {
+        for (session, sent) in sessions.iter().zip(&mut sent) {
+            loop {
+                match session.stream().write(&lines[*sent % lines.len()..]) {
+                    Ok(bytes) => *sent += bytes,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        sent
+    });
+    let grown_kib = server.rss_kib().saturating_sub(before_kib);
+    assert!(
+        grown_kib > TOGETHER_KIB / 2,
+        "{grown_kib} KiB: they hold too little to show anything"
+    );
+    assert!(grown_kib < TOGETHER_KIB + SESSIONS * 32, "{grown_kib} KiB");
+    assert_same(&other.download("f").0, &content, "DOWNLOAD");
+    assert_same(&other.fetch("RETR f").0, &content, "RETR");
+    assert_eq!(other.upload("g", &content).code, 226);
+    assert_file(&server.path("g"), &content);
+    let (list, _) = other.fetch("NLST d");
+    assert_eq!(
+        list.iter().filter(|&&byte| byte == b'\n').count(),
+        names.len()
+    );
+    drop(sessions);
     other.quit();
     four_questions(&server, baseline);
 }
