@@ -493,7 +493,10 @@ impl Conn {
                 None
             }
             Action::Transfer(transfer) => self.begin(*transfer, shared),
+            // Also where its data has ended and only the notice of a killed client is still awaited:
+            // whether ABOR was said before that end or behind it, nobody can tell.
             Action::CutTransfer => {
+                // There is none while the session hears of its end.
                 let moving = self.moving.take()?;
                 self.rest(shared);
                 let bytes = moving.pump.moved();

@@ -546,6 +546,11 @@ impl Session {
         self.security.protects_data()
     }
 
+    /// Whether ABOR was said of the transfer that is running.
+    pub fn is_aborting(&self) -> bool {
+        matches!(&self.wait, Wait::Transfer(running) if running.aborting)
+    }
+
     /// Whether the session has ended: it takes no more input.
     pub fn is_closed(&self) -> bool {
         matches!(self.wait, Wait::Closed)

@@ -98,6 +98,28 @@ impl Conn {
         !holds_enough && self.session.wants_input(&shared.world.config)
     }
 
+    /// Takes what the client said before the data connection of its upload ended; events may not have
+    /// told of it yet.
+    pub(super) fn hear_out(&mut self, shared: &mut Shared) {
+        if self.unread.len() - self.unread_at < INPUT_BYTES {
+            self.read(shared);
+        }
+        let world = shared.world.clone();
+        let held_max = world.config.limits.replies_bytes_max;
+        while !self.dead && !self.session.is_aborting() && self.held() < held_max {
+            let mut actions = shared.take_actions();
+            let unread = &self.unread[self.unread_at..];
+            let used = self
+                .session
+                .receive(unread, &shared.context(&world), &mut actions);
+            self.perform(actions, &world, shared);
+            match used {
+                Some(used) => self.unread_at += used,
+                None => return,
+            }
+        }
+    }
+
     /// Reads what the client sent. False: there was nothing.
     pub(super) fn read(&mut self, shared: &mut Shared) -> bool {
         if self.ended {

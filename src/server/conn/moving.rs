@@ -12,7 +12,7 @@ use mio::{Interest, Token};
 use super::committing::Written;
 use super::grace::Grace;
 use super::reading::Reading;
-use super::{Conn, INPUT_BYTES, protected};
+use super::{Conn, protected};
 #[cfg(test)]
 use crate::server::guarded::tests::{self as bugs, Bug};
 use crate::server::pump::{self, Pump, Step, Wire};
@@ -323,12 +323,14 @@ impl Conn {
                 if tls.is_some() && stream.shutdown(Shutdown::Write).is_ok() {
                     shared.lingering.add(stream, shared.now);
                 }
-                if self.unread.len() - self.unread_at < INPUT_BYTES {
-                    self.read(shared);
-                }
+                self.hear_out(shared);
                 if self.dead {
                     self.break_off(pump.into_job(), shared);
                     return self.leave(upload, shared);
+                }
+                // Who aborts closes its data connection too, and that looks like the end of the file.
+                if self.session.is_aborting() {
+                    outcome = Outcome::Cut;
                 }
             }
             _ => {}

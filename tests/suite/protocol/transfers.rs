@@ -89,6 +89,35 @@ fn p18_abor_cuts_and_drops_nothing_that_waits() {
     four_questions(&server, baseline);
 }
 
+/// Whoever aborts closes its data connection too, and that looks like the end of the file: the server
+/// used to look at that first, and every fourth time the half of a file was published.
+#[test]
+fn p18_abor_comes_before_the_end_of_the_data_that_follows_it() {
+    let server = Server::start(&[]);
+    let baseline = server.baseline();
+    let mut session = Control::login(server.addr());
+    for (round, lines) in ["ABOR\r\n", "PWD\r\nABOR\r\n"]
+        .iter()
+        .cycle()
+        .take(200)
+        .enumerate()
+    {
+        let mut data = session.epsv();
+        assert_eq!(session.command("STOR f").code, 150);
+        data.write_all(&bytes(22, 5000)).expect("sending");
+        session.send(lines.as_bytes());
+        drop(data);
+        let expected: &[u16] = match lines.starts_with("PWD") {
+            true => &[426, 226, 257],
+            false => &[426, 226],
+        };
+        assert_eq!(codes(&mut session, expected.len()), expected, "{round}");
+        assert!(!server.path("f").exists(), "{round}");
+    }
+    session.quit();
+    four_questions(&server, baseline);
+}
+
 #[test]
 fn p18_a_storm_of_abors_gets_one_reply_each() {
     let server = Server::start(&[]);
