@@ -17,7 +17,6 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::made::Made;
 use super::partials::Kept;
-use super::root::stat_open;
 use super::staging::{Publish, Staged, Upload};
 
 /// What is to reach the disk.
@@ -120,24 +119,12 @@ impl Named {
 }
 
 fn prepare(batch: Vec<(Upload, Publish)>) -> Vec<io::Result<Ready>> {
-    // Those of one directory share its descriptor, mostly.
-    let mut last: Option<(Arc<OwnedFd>, (u64, u64))> = None;
     let ready = |(mut upload, how): (Upload, Publish)| {
-        let staged = upload.dress(&how)?;
-        let dir = match &last {
-            Some((fd, dir)) if Arc::ptr_eq(fd, upload.dir()) => *dir,
-            _ => {
-                let meta = stat_open(upload.dir())?;
-                let dir = (meta.dev, meta.ino);
-                last = Some((upload.dir().clone(), dir));
-                dir
-            }
-        };
         Ok(Ready {
+            staged: upload.dress(&how)?,
+            dir: upload.dir_identity()?,
             upload,
-            staged,
             how,
-            dir,
         })
     };
     batch.into_iter().map(ready).collect()

@@ -128,6 +128,13 @@ pub struct Key {
     name: PartialName,
 }
 
+impl Key {
+    /// Device and inode of its directory.
+    pub(super) fn dir(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
+}
+
 /// Where a partial is, if there is one.
 #[derive(Debug, Clone)]
 pub struct Place {

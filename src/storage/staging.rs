@@ -33,6 +33,9 @@ use crate::proto::facts::{Kind, Meta};
 /// A hidden name is random in 64 bits: a second one is needed only if somebody else made the first.
 const NAME_ATTEMPTS: usize = 8;
 
+/// Of a file that has not all its bytes yet.
+const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
+
 /// A file on its way: nobody but its owner can read it, and unless it is published or a partial it is
 /// gone when this is dropped. It is locked before it has a hidden name, see [`super::partials`].
 #[derive(Debug)]
@@ -99,24 +102,25 @@ impl Upload {
 
     /// The staged file, which is made now unless it was before.
     pub(super) fn staged(&mut self) -> io::Result<Arc<Staged>> {
-        self.make(true)
+        self.make(true, OWNER_ONLY)
     }
 
-    /// `nameless`: if it is made now, as one without a name, where there are such files.
-    fn make(&mut self, nameless: bool) -> io::Result<Arc<Staged>> {
+    /// If it is made now, then with this mode, and if it may be `nameless`, as a file without a name, where
+    /// there are such files.
+    fn make(&mut self, nameless: bool, mode: Mode) -> io::Result<Arc<Staged>> {
         if let Some(staged) = &self.staged {
             return Ok(staged.clone());
         }
         let without_name = if nameless {
             let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-            rustix::fs::openat(&self.dir, c".", flags, Mode::RUSR | Mode::WUSR)
+            rustix::fs::openat(&self.dir, c".", flags, mode)
         } else {
             Err(Errno::OPNOTSUPP)
         };
         let (file, hidden) = match without_name {
             Ok(file) => (file, None),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
-                let create = |hidden: &[u8]| create_locked(&self.dir, hidden);
+                let create = |hidden: &[u8]| create_locked(&self.dir, hidden, mode);
                 let ((file, meta), name) = with_hidden_name(create)?;
                 (file, Some((name, meta)))
             }
@@ -306,12 +310,17 @@ impl Upload {
     pub(super) fn dress(&mut self, how: &Publish) -> io::Result<Arc<Staged>> {
         // What is made only now and replaces another has a hidden name until then: to give one to a file
         // without a name, which that moment takes, would cost a quarter of the whole upload.
-        let staged = self.make(self.replaces.is_none())?;
+        let mode = permissions(how.mode);
+        let staged = self.make(self.replaces.is_none(), mode)?;
         self.strip_records(&staged.file);
         if staged.spoiled.load(Ordering::Acquire) {
             return Err(Errno::IO.into());
         }
-        rustix::fs::fchmod(&staged.file, permissions(how.mode))?;
+        // The umask or an ACL of the directory may have taken something from it; to look costs a quarter
+        // of saying it again.
+        if stat_open(&staged.file)?.mode != mode.bits() {
+            rustix::fs::fchmod(&staged.file, mode)?;
+        }
         if let Some(modify_s) = how.modify_s {
             rustix::fs::futimens(&staged.file, &only_modified(modify_s))?;
         }
@@ -341,6 +350,14 @@ impl Upload {
 
     pub(super) fn dir(&self) -> &Arc<OwnedFd> {
         &self.dir
+    }
+
+    /// Device and inode of its directory.
+    pub(super) fn dir_identity(&self) -> Result<(u64, u64), Errno> {
+        match &self.partial {
+            Some(partial) => Ok(partial.key.dir()),
+            None => stat_open(&self.dir).map(|meta| (meta.dev, meta.ino)),
+        }
     }
 
     pub(super) fn made(&self) -> &Made {
@@ -391,6 +408,12 @@ impl Upload {
     }
 
     fn link(&self, file: &File, name: &[u8]) -> Result<(), Errno> {
+        // Whoever opened it may name it by its descriptor, since Linux 6.10, which saves a walk through
+        // /proc. Before, that took a capability, and is answered with ENOENT without it.
+        match rustix::fs::linkat(file, c"", &self.dir, name, AtFlags::EMPTY_PATH) {
+            Err(Errno::NOENT) => {}
+            done => return done,
+        }
         let file = DecInt::from_fd(file);
         let flags = AtFlags::SYMLINK_FOLLOW;
         let descriptors = self.root.descriptors();
@@ -475,9 +498,9 @@ fn replaced(dir: &OwnedFd, name: &[u8]) -> Result<Option<Meta>, Errno> {
 }
 
 /// EEXIST also if a sweep has found the file before it was locked, and removed it.
-fn create_locked(dir: &OwnedFd, name: &[u8]) -> Result<(OwnedFd, Meta), Errno> {
+fn create_locked(dir: &OwnedFd, name: &[u8], mode: Mode) -> Result<(OwnedFd, Meta), Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let file = rustix::fs::openat(dir, name, flags, mode)?;
     let locked = lock(&file)?;
     let meta = stat_open(&file)?;
     match locked && meta.links > 0 {

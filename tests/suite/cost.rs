@@ -238,7 +238,7 @@ const NOOP: f64 = 2.0;
 const RETR: f64 = 11.0;
 /// Two lines; accept4 twice; statx of the name and of the directory; faccessat; openat of what may be
 /// kept; fstatfs; read, read of the end and of the control connection; openat of the staged file,
-/// pwrite64, fchmod, linkat; close of both.
+/// pwrite64, statx for its mode, linkat; close of both.
 const STOR: f64 = 18.0;
 /// All that is done to the file is others' work.
 const STOR_DURABLE: f64 = 13.0;

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::storage::path::VirtualPath;
 use crate::storage::root::Root;
+use crate::storage::root::stat_open;
 
 const HOW: Publish = Publish {
     mode: 0o640,

@@ -43,7 +43,7 @@ fn each(test: impl Fn(&tempfile::TempDir, &Root, &dyn Fn(&str) -> io::Result<Upl
             let mut upload = Upload::create(&root, &at(path))?;
             upload.write(b"new content", 0)?;
             if let Some(nameless) = made {
-                upload.make(nameless)?;
+                upload.make(nameless, OWNER_ONLY)?;
                 assert_eq!(upload.hidden.is_none(), nameless);
             }
             Ok(upload)

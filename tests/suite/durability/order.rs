@@ -99,9 +99,10 @@ fn follow(calls: &[Call]) -> Shown {
                 };
                 let (from, to) = (quoted[0], quoted[1].to_string());
                 let links = call.is("linkat");
-                let fd = match links {
-                    true => Some(from.parse().expect("a descriptor's number")),
-                    false => named.get(from).copied(),
+                let fd = match (links, from) {
+                    (true, "") => call.descriptor(0).map(|(fd, _)| fd),
+                    (true, _) => Some(from.parse().expect("a descriptor's number")),
+                    (false, _) => named.get(from).copied(),
                 };
                 let synced = match fd {
                     Some(fd) => files[&fd].synced.is_some_and(|at| at < call.begin),
