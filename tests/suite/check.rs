@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::common::secure::Pair;
-use crate::common::server::Server;
+use crate::common::server::{Launch, Server};
 use crate::common::tools::run;
 
 /// The lines, and whether all is well.
@@ -215,6 +215,30 @@ fn users_and_directories() {
     says(&options, "error", "line 2");
     says(&[text(&root.join("absent"))], "error", "No such file");
     says(&[text(&inside)], "error", "Not a directory");
+}
+
+/// It used to be served, with a warning, and to refuse everything.
+#[test]
+fn a_directory_that_may_not_be_entered_is_not_served() {
+    let served = dir();
+    let options = ["--run-as", "nobody", "--listen", "127.0.0.1:0", text(served.path())];
+    says(&options, "error", "it cannot be entered");
+    for more in [&[][..], &["--workers", "2"], &["--landlock", "off"]] {
+        let mut hauld = Command::new(env!("CARGO_BIN_EXE_hauld"));
+        let done = run(hauld.args(more).args(options)).expect(2);
+        assert_eq!(done.stdout_text(), "", "{more:?}");
+        let says = "nobody, the user of --run-as, may not enter it";
+        assert!(done.stderr.contains(says), "{more:?}: {}", done.stderr);
+    }
+    // Homes in it may be open to that user.
+    fs::set_permissions(served.path(), fs::Permissions::from_mode(0o711)).expect("chmod");
+    says(&options, "warning", "only what clients know by name");
+    let server = Server::launch(&Launch {
+        dir: Some(served.path()),
+        options: &["--run-as", "nobody"],
+        ..Launch::default()
+    });
+    server.expect_log("cannot be listed, so clients have to know the names in it");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod given;
 mod identity;
 mod invitation;
 mod options;
+mod served;
 mod supervisor;
 mod unit;
 mod user;
@@ -23,6 +24,7 @@ use haul::server::{Server, activation};
 use haul::shell::{self, Shell};
 use haul::text::plain;
 use options::{DEFAULT_DIR, Settings};
+use served::Served;
 use supervisor::Joined;
 
 const PRINT_CONFIG: &str = "print-config";
@@ -149,9 +151,11 @@ fn run(matches: &ArgMatches) -> Result<ExitCode, String> {
             invite(password.as_ref(), addresses, fingerprint);
         });
     }
+    let served = Served::of(&config);
     let server = Server::start(config, inherited);
     log.start().map_err(|error| error.to_string())?;
     let server = server.map_err(|error| error.to_string())?;
+    served.check()?;
     let addresses = server.addresses().map_err(|error| error.to_string())?;
     announce(&dir, &addresses);
     invite(password.as_ref(), &addresses, server.fingerprint());
@@ -170,9 +174,11 @@ fn work(settings: Settings) -> Result<ExitCode, String> {
     supervisor::share(&mut config, &place, &sockets);
     let name = format!("hauld/{}", place.index);
     let log = haul::logging::prepare(name, level, config.transfer_log.as_deref())?;
+    let served = Served::of(&config);
     let server = Server::start(config, sockets);
     log.start().map_err(|error| error.to_string())?;
     let mut server = server.map_err(|error| error.to_string())?;
+    served.check()?;
     server
         .join(channel)
         .map_err(|error| format!("the parent of this worker is gone: {error}"))?;

@@ -13,11 +13,12 @@ use haul::server;
 use haul::storage::path::VirtualPath;
 use haul::storage::root::Root;
 use haul::text::plain;
-use rustix::fs::{Access, CWD, Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Findings;
 use crate::options::DEFAULT_DIR;
+use crate::served::{self, Use};
 
 const DAY_S: i64 = 24 * 60 * 60;
 /// Whoever renews certificates by themselves has done it by then.
@@ -38,7 +39,8 @@ pub fn certificate(config: &Config, public: bool, found: &mut Findings) {
     let about = format!("certificate {}", files.certificate.display());
     let seen = match server::examine(files) {
         Ok(seen) => seen,
-        Err(why) => return found.error(about, why),
+        // It names the file itself, which may be the key.
+        Err(why) => return found.error("TLS", why),
     };
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_s = since.map_or(0, |since| since.as_secs() as i64);
@@ -184,16 +186,10 @@ pub fn root(config: &Config, found: &mut Findings) -> Option<Served> {
         found.ok(about, "it is made at start");
         return None;
     }
-    let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(CWD, dir, place, Mode::empty());
-    match (Root::open(dir), opened) {
+    match (Root::open(dir), served::place(dir)) {
         (Ok(root), Ok(dir)) => Some(Served { about, root, dir }),
-        (Err(error), _) => {
+        (Err(error), _) | (_, Err(error)) => {
             found.error(about, plain(&error));
-            None
-        }
-        (_, Err(error)) => {
-            found.error(about, plain(&error.into()));
             None
         }
     }
@@ -208,12 +204,20 @@ impl Served {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NOSYS) => {
                 return found.error(about, "hauld needs Linux 5.6 or later (openat2)");
             }
-            Err(error) => {
-                found.error(
-                    about,
-                    format_args!("it cannot be listed: {}", plain(&error)),
-                );
-            }
+            Err(_) => match served::use_of(&self.dir) {
+                Use::All => {}
+                Use::NamesOnly(error) => {
+                    let why = plain(&error);
+                    found.warning(
+                        about,
+                        format_args!("it cannot be listed, only what clients know by name: {why}"),
+                    );
+                }
+                Use::Nothing(error) => {
+                    let why = plain(&error);
+                    found.error(about, format_args!("it cannot be entered: {why}"));
+                }
+            },
         }
         let nameless = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.dir, ".", nameless, Mode::RUSR | Mode::WUSR) {
