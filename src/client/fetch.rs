@@ -11,6 +11,7 @@ use super::incoming::{self, Incoming, KEPT_BYTES_MIN, Version};
 use super::local::{last_component, path_of};
 use super::pipeline::{self, Bodies, Said, Wanted};
 use super::progress::Progress;
+use super::remains::has_remains;
 use super::server::one_line;
 use super::work::{Way, Work};
 use super::{listing, resume, transfer};
@@ -38,6 +39,16 @@ impl Places {
         };
         self.last = Some((above.to_vec(), dir.clone()));
         Ok((dir, path_of(name).into_os_string()))
+    }
+
+    /// One file has come: what is left of other attempts goes.
+    fn tidy(&mut self, work: &Work, at: u32) {
+        // It was there a moment ago.
+        if let Ok((dir, name)) = self.of(work, at)
+            && let Some((above, _)) = &self.last
+        {
+            work.remains.clear(&dir, above, &name, work.is_again(at));
+        }
     }
 }
 
@@ -93,7 +104,7 @@ fn lines(
     let (dir, name) = places.of(work, at)?;
     incoming::check_free(&dir, &name, replaces(work))?;
     let item = work.item(at);
-    if !item.is_sized && incoming::has_remains(&dir, &name) {
+    if !item.is_sized && has_remains(&dir, &name) {
         return Ok(None);
     }
     let asks_time = item.modify_s.is_none() && c.features.mdtm;
@@ -166,7 +177,10 @@ impl Bodies<u32> for Store<'_> {
         let finished =
             compared.and_then(|()| sink.publish(item.modify_s.or(said.modify_s), item.mode));
         match finished {
-            Ok(()) => work.done(at, bytes),
+            Ok(()) => {
+                self.places.tidy(work, at);
+                work.done(at, bytes);
+            }
             Err(error) => work.failed(at, error),
         }
     }
@@ -186,12 +200,13 @@ impl Bodies<u32> for Store<'_> {
 pub fn single(work: &Work, c: &mut Connection, at: u32) -> Result<(), Error> {
     let remote = work.remote(at);
     one_line("the remote name", &remote)?;
-    let (dir, name) = Places::default().of(work, at)?;
+    let mut places = Places::default();
+    let (dir, name) = places.of(work, at)?;
     incoming::check_free(&dir, &name, replaces(work))?;
     let item = work.item(at);
     let mut progress = work.report.board.file(&shown(&remote), item.bytes);
     // What may be continued must be known for what it is; what is small is sooner fetched.
-    let worth = !item.is_sized && incoming::has_remains(&dir, &name)
+    let worth = !item.is_sized && has_remains(&dir, &name)
         || item.is_sized && (item.bytes >= KEPT_BYTES_MIN || work.options.verify);
     // Times that came from lines for people do not tell one version from another.
     let known = match worth && (c.features.mlst || c.features.size) {
@@ -210,6 +225,7 @@ pub fn single(work: &Work, c: &mut Connection, at: u32) -> Result<(), Error> {
         let how = (replaces(work), item.mode);
         let verifies = work.options.verify;
         let bytes = resume::download(c, version, place, how, verifies, &mut progress)?;
+        places.tidy(work, at);
         work.done(at, bytes);
         return Ok(());
     }
@@ -220,6 +236,7 @@ pub fn single(work: &Work, c: &mut Connection, at: u32) -> Result<(), Error> {
         digest::verify(c, &remote, incoming.content()?, done.bytes)?;
     }
     incoming.publish(done.modify_s.or(item.modify_s), item.mode)?;
+    places.tidy(work, at);
     work.done(at, done.bytes);
     Ok(())
 }

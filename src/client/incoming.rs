@@ -191,8 +191,15 @@ impl Incoming {
 fn fresh(dir: &Dir, name: &OsStr) -> Result<(OsString, File), Error> {
     loop {
         let temporary = random_name(name);
-        match interrupt::create(dir, &temporary, || dir.open_file(&temporary, true)) {
-            Ok(file) => return Ok((temporary, file)),
+        match interrupt::create(dir, &temporary, None, || dir.open_file(&temporary, true)) {
+            Ok(file) => {
+                // Without the lock it would pass for what nobody wants any more.
+                let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+                if locked != Err(Errno::WOULDBLOCK) && is_there(dir, &temporary, &file)? {
+                    return Ok((temporary, file));
+                }
+                interrupt::forget(dir, &temporary);
+            }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(Error::local(&e).about("cannot create a file there")),
         }
@@ -234,10 +241,8 @@ fn continued(
     let temporary = temporary_name(name.as_bytes(), &hex(&digest.finalize()[..8]));
     let open = || dir.open_file(&temporary, false);
     loop {
-        let opened = match is_kept {
-            true => open(),
-            false => interrupt::create(dir, &temporary, open),
-        };
+        let kept = is_kept.then_some(name);
+        let opened = interrupt::create(dir, &temporary, kept, open);
         let file = opened.map_err(|e| Error::local(&e).about("cannot create a file there"))?;
         let meta = file.metadata().map_err(|e| Error::local(&e))?;
         if !meta.is_file() || meta.nlink() > 1 || meta.uid() != rustix::process::geteuid().as_raw()
@@ -254,13 +259,22 @@ fn continued(
                 "another haul is downloading it at this moment",
             ));
         }
-        let there = dir.stat(&temporary).map_err(|e| Error::local(&e))?;
-        if there.is_some_and(|stat| stat.st_ino == meta.ino()) {
+        if is_there(dir, &temporary, &file)? {
             return Ok((temporary, file));
         }
         // Whoever had the lock has given the file its name in between.
         interrupt::forget(dir, &temporary);
     }
+}
+
+/// Whether the file still has that name.
+fn is_there(dir: &Dir, name: &OsStr, file: &File) -> Result<bool, Error> {
+    let ask = || {
+        let there = dir.stat(name)?;
+        let ino = file.metadata()?.ino();
+        Ok(there.is_some_and(|stat| stat.st_ino == ino))
+    };
+    ask().map_err(|e: io::Error| Error::local(&e))
 }
 
 impl Write for Incoming {
@@ -276,8 +290,10 @@ impl Write for Incoming {
 impl Drop for Incoming {
     fn drop(&mut self) {
         let stays = self.is_kept && self.file.metadata().is_ok_and(|meta| meta.len() > 0);
-        if !self.is_published && !stays {
-            let _ = self.dir.remove_file(&self.temporary);
+        match (self.is_published, stays) {
+            (true, _) => {}
+            (false, true) => interrupt::stays(&self.name),
+            (false, false) => drop(self.dir.remove_file(&self.temporary)),
         }
         interrupt::forget(&self.dir, &self.temporary);
     }
@@ -303,19 +319,15 @@ fn temporary_name(name: &[u8], tag: &str) -> OsString {
 /// Whether a name looks like that of a temporary file of this program. Such files are not part of
 /// any tree.
 pub fn is_temporary(name: &[u8]) -> bool {
-    let tag = memchr::memmem::rfind(name, MARK.as_bytes()).map(|at| &name[at + MARK.len()..]);
-    name.starts_with(b".")
-        && tag.is_some_and(|tag| tag.len() == 16 && tag.iter().all(u8::is_ascii_hexdigit))
+    of_temporary(name).is_some()
 }
 
-/// Whether there is what an earlier attempt to download `name` has left.
-pub fn has_remains(dir: &Dir, name: &OsStr) -> bool {
-    let begin = temporary_name(name.as_bytes(), "0000000000000000");
-    let begin = &begin.as_bytes()[..begin.len() - 16];
-    let names = dir.names().unwrap_or_default();
-    names
-        .iter()
-        .any(|name| name.as_bytes().starts_with(begin) && is_temporary(name.as_bytes()))
+/// The name that such a file is to get, or the beginning of one that is too long.
+pub fn of_temporary(name: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memmem::rfind(name, MARK.as_bytes())?;
+    let tag = &name[at + MARK.len()..];
+    let is_tag = tag.len() == 16 && tag.iter().all(u8::is_ascii_hexdigit);
+    name[..at].strip_prefix(b".").filter(|_| is_tag)
 }
 
 fn moment(seconds: i64) -> Option<SystemTime> {
@@ -362,6 +374,7 @@ pub fn parent_of(path: &Path) -> Result<(Dir, OsString), Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::remains::{Remains, has_remains};
     use super::*;
 
     fn create(path: &Path, replaces: bool) -> Result<Incoming, Error> {
@@ -455,6 +468,35 @@ mod tests {
         let content = fs::read(dir.path().join("a")).unwrap();
         assert_eq!(content, [&[b'x'; 1000][..], b"end"].concat());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn remains_go_unless_somebody_is_at_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, name) = parent_of(&dir.path().join("a")).unwrap();
+        let (remains, place) = (Remains::default(), b"");
+        let left = |name: &str, modify_s| {
+            let version = Version { modify_s, ..NEW };
+            let mut file = Incoming::create(&at, OsStr::new(name), false, Some(version)).unwrap();
+            file.write_all(b"x").unwrap();
+            file
+        };
+        drop(left("a", 1));
+        drop(left("b", 1));
+        let busy = left("a", 2);
+        let fresh = create(&dir.path().join("a"), false).unwrap();
+        std::os::unix::fs::symlink("outside", dir.path().join(".a.haul-part-0123456789abcdef"))
+            .unwrap();
+        let count = || fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(count(), 5);
+        remains.clear(&at, place, &name, false);
+        assert_eq!(count(), 4, "the one of another version");
+        drop((busy, fresh));
+        assert_eq!(count(), 3, "one stays");
+        drop(left("a", 3));
+        remains.clear(&at, place, &name, true);
+        assert!(has_remains(&at, OsStr::new("b")));
+        assert_eq!(count(), 2, "that of b, and what is no file");
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //! - [`transfer`] moves one file in either direction, [`resume`] a large one that broke off,
 //!   [`pipeline`] many small ones; [`digest`] and [`keep`] are what is compared and kept of them.
 //! - [`listing`] is directories there; [`local`] the files of this machine, [`dir`] and [`incoming`]
-//!   where downloads go, and [`interrupt`] what signals do to them.
+//!   where downloads go, [`interrupt`] what signals do to them, and [`remains`] what is left of those
+//!   that broke off.
 //! - [`glob`] is patterns in names; [`scan`], [`filter`] and [`compare`] are about whole trees.
 //! - [`plan`] is what is to be moved, [`work`] with [`send`] and [`fetch`] who moves it; [`remote`]
 //!   makes and removes directories there, [`removal`] with all that is in them, and [`stamp`] gives
@@ -58,6 +59,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod progress;
 pub mod prompt;
+pub mod remains;
 pub mod remote;
 pub mod removal;
 pub mod reply;

@@ -30,8 +30,8 @@ cd [DIR], pwd                 change, show the remote directory
 lcd [DIR], lpwd               change, show the directory of this machine
 mkdir DIR...                  make directories; -p: those above them too
 rm FILE..., rm -d DIR...      remove files, empty directories; rm -r DIR: with
-                              all that is in them
-mv FROM TO                    rename
+                              all that is in them; -f: if they are there
+mv FROM TO, mv FROM... DIR    rename, move; a file that has the name is replaced
 stat PATH..., hash FILE...    show type, size and time, or digests
 help, quit                    this text, the end
 Words are in any case; names with spaces stand in quotes; *, ? and [a-z] stand
@@ -129,8 +129,8 @@ fn all(client: &RefCell<&mut Client>, lines: &mut Lines) -> Result<Exit, Exit> {
 fn interruptible<T>(client: &mut Client, act: impl FnOnce(&mut Client) -> T) -> T {
     interrupt::begin();
     let done = act(client);
-    if interrupt::end() {
-        let _ = writeln!(stderr(), "haul: interrupted; help shows the commands");
+    if let Some(what) = interrupt::end() {
+        let _ = writeln!(stderr(), "haul: {what}");
         client.abandon();
     }
     done

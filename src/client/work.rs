@@ -18,6 +18,7 @@ use super::dir::Dir;
 use super::error::{Error, Exit};
 use super::options::Options;
 use super::plan::{Item, Plan};
+use super::remains::Remains;
 use super::report::{Deed, Report};
 use super::{fetch, interrupt, send};
 
@@ -58,6 +59,8 @@ pub struct Work<'a> {
     pub report: &'a Report,
     /// The server, for messages and temporary names.
     pub server: String,
+    /// What earlier downloads have left.
+    pub remains: Remains,
     retries: u32,
     queue: Mutex<Queue>,
 }
@@ -91,6 +94,7 @@ impl<'a> Work<'a> {
             options,
             report,
             server: client.server().to_string(),
+            remains: Remains::default(),
             retries: client.retries(),
             queue: Mutex::default(),
         }
