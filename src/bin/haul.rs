@@ -147,7 +147,7 @@ fn run(arguments: &mut Arguments) -> Result<Exit, Error> {
 fn written(result: std::io::Result<()>) -> Result<Exit, Error> {
     match result {
         Ok(()) => Ok(Exit::Done),
-        Err(error) => Err(Error::new(Exit::Local, format!("cannot write: {error}"))),
+        Err(error) => Err(Error::local(&error).about("cannot write")),
     }
 }
 

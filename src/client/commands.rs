@@ -60,15 +60,19 @@ pub enum Command {
         /// Remove directories with all that is in them; links are removed, not followed
         #[arg(short, conflicts_with = "directories")]
         recursive: bool,
+        /// What is not there is no error
+        #[arg(short)]
+        force: bool,
         /// What to remove
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<OsString>,
     },
-    /// Rename or move a file or directory on the server
+    /// Rename or move files and directories on the server; a file that has the new name is replaced
     Mv {
-        /// The present name
-        from: OsString,
-        /// The new name, or a directory
+        /// The present names
+        #[arg(required = true)]
+        from: Vec<OsString>,
+        /// The new name, or a directory to move into
         to: OsString,
     },
     /// Show type, size, time and permissions
@@ -145,7 +149,7 @@ impl Command {
             | Command::Rm { paths, .. }
             | Command::Stat { paths }
             | Command::Hash { paths } => paths.iter_mut().collect(),
-            Command::Mv { from, to } => vec![from, to],
+            Command::Mv { from, to } => from.iter_mut().chain([to]).collect(),
             // It looks at its names itself.
             Command::Sync(_) => Vec::new(),
         }
@@ -188,19 +192,29 @@ impl Command {
             Command::Rm {
                 directories,
                 recursive,
+                force,
                 paths,
             } => {
-                let verb = if *directories { "RMD" } else { "DELE" };
-                let paths = glob::remote(client, paths)?;
-                if *recursive {
-                    return each(client, "remove", &paths, removal::all);
-                }
+                let paths = match force {
+                    true => glob::remote_if_any(client, paths)?,
+                    false => glob::remote(client, paths)?,
+                };
                 each(client, "remove", &paths, |client, path| {
-                    client.ready()?.command(verb, Some(path))?.success()?;
-                    Ok(())
+                    let removed = match (*recursive, *directories) {
+                        (true, _) => removal::all(client, path),
+                        (_, true) => removal::directory(client, path),
+                        _ => removal::file(client, path),
+                    };
+                    match removed {
+                        Err(error) if *force => removal::unless_gone(client, path, error),
+                        removed => removed,
+                    }
                 })
             }
-            Command::Mv { from, to } => rename(client, bytes_of(from), bytes_of(to)),
+            Command::Mv { from, to } => {
+                let from = glob::remote(client, from)?;
+                rename(client, &from, bytes_of(to))
+            }
             Command::Stat { paths } => {
                 let paths = glob::remote(client, paths)?;
                 each(client, "stat", &paths, show::stat)
@@ -254,21 +268,29 @@ fn each<T: AsRef<std::ffi::OsStr>>(
     Ok(exit)
 }
 
-fn rename(client: &mut Client, from: &[u8], to: &[u8]) -> Result<Exit, Error> {
-    let c = client.ready()?;
-    let what = format!("cannot rename {} to {}", shown(from), shown(to));
-    let mut go = || {
-        let into = to.ends_with(b"/") || listing::is_dir(c, to)?;
-        let to = match (into, last_component(from)) {
+fn rename(client: &mut Client, from: &[OsString], to: &[u8]) -> Result<Exit, Error> {
+    let is_dir = listing::is_dir(client.ready()?, to)?;
+    if !is_dir && (from.len() > 1 || to.ends_with(b"/")) {
+        return Err(listing::no_directory(to));
+    }
+    let rename = |client: &mut Client, from: &[u8]| {
+        let to = match (is_dir, last_component(from)) {
             (true, Some(name)) => joined(to, name),
             _ => to.to_vec(),
         };
+        let c = client.ready()?;
         let reply = c.command("RNFR", Some(from))?;
         if reply.code != 350 {
             return Err(Error::refused(&reply));
         }
-        c.command("RNTO", Some(&to))?.success()?;
-        Ok(Exit::Done)
+        c.command("RNTO", Some(&to))?.success().map(drop)
     };
-    go().map_err(|e: Error| e.about(what))
+    if let [from] = from {
+        let from = bytes_of(from);
+        let what = format!("cannot rename {} to {}", shown(from), shown(to));
+        return rename(client, from)
+            .map(|()| Exit::Done)
+            .map_err(|error| error.about(what));
+    }
+    each(client, "move", from, rename)
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fchmod, fstat, futimens,
-    mkdirat, openat, statat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fchmod, fstat,
+    futimens, mkdirat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -107,6 +107,12 @@ impl Dir {
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Whether a directory has that name.
+    pub fn is_dir(&self, name: &OsStr) -> bool {
+        let there = self.stat(name).ok().flatten();
+        there.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
     /// Opens a file for a temporary name: made if it is missing, never through a link, and without

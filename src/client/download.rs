@@ -74,7 +74,13 @@ impl Download {
             };
             let check = || {
                 let (dir, name) = parent_of(path.as_ref().map_err(Error::again)?)?;
-                incoming::check_free(&dir, &name, self.force)
+                let free = incoming::check_free(&dir, &name, self.force);
+                match free {
+                    Err(error) if dir.is_dir(&name) => {
+                        Err(error.hint("if it is one on the server too, -r brings it"))
+                    }
+                    free => free,
+                }
             };
             if let Err(error) = check() {
                 report.expect(1, 0);

@@ -38,6 +38,21 @@ pub fn remote(client: &mut Client, names: &[OsString]) -> Result<Vec<OsString>, 
     expanded(names, client)
 }
 
+/// The same, where a pattern that nothing matches stands for nothing.
+///
+/// # Errors
+/// The connection broke.
+pub fn remote_if_any(client: &mut Client, names: &[OsString]) -> Result<Vec<OsString>, Error> {
+    let mut all = Vec::new();
+    for name in names {
+        match expanded(std::slice::from_ref(name), client) {
+            Err(error) if error.exit == Exit::NotFound && error.code.is_none() => {}
+            found => all.extend(found?),
+        }
+    }
+    Ok(all)
+}
+
 /// The same on this machine, at the prompt; elsewhere the shell has done it.
 ///
 /// # Errors

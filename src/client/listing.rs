@@ -11,7 +11,7 @@ use crate::proto::list::parse_list_line;
 
 use super::connection::Connection;
 use super::data;
-use super::error::{Error, Exit};
+use super::error::{Error, Exit, shown};
 use super::local::{is_plain_name, joined, last_component};
 use super::reply::{Line, Reply};
 use super::transfer::{self, drain, modification};
@@ -281,6 +281,22 @@ pub fn directory(c: &mut Connection, path: &[u8]) -> Result<Option<Listed>, Erro
         ..Listed::new(path)
     });
     Ok(dir)
+}
+
+/// What was to be moved into `dir` has no place there.
+pub fn no_directory(dir: &[u8]) -> Error {
+    let bare = dir
+        .iter()
+        .rposition(|&b| b != b'/')
+        .map_or(dir, |at| &dir[..=at]);
+    Error::new(
+        Exit::NotFound,
+        format!(
+            "{} is no directory on the server; make it with: haul mkdir {}",
+            shown(dir),
+            shown(bare)
+        ),
+    )
 }
 
 /// `--no-clobber`: whether nothing has the name `path`.

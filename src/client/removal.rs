@@ -1,4 +1,4 @@
-//! `rm -r`: a directory on the server with all that is in it.
+//! `rm`: a file, an empty directory, or, with `-r`, a directory on the server with all that is in it.
 //!
 //! What is to be removed is listed first, then removed from below. A link is removed and not
 //! followed: every name is tried as a file before it is taken for a directory.
@@ -16,7 +16,50 @@ use super::report::{Report, Style};
 use super::work::retried;
 use super::{listing, remote, scan};
 
-/// Removes what has the name `path`.
+/// Removes a file, or a link.
+///
+/// # Errors
+/// The server refuses.
+pub fn file(client: &mut Client, path: &[u8]) -> Result<(), Error> {
+    let c = client.ready()?;
+    let Err(refused) = c.command("DELE", Some(path))?.success() else {
+        return Ok(());
+    };
+    // One question that changes nothing.
+    let is_dir = refused.code == Some(listing::NOTHING_THERE)
+        && c.features.mlst
+        && matches!(listing::directory(c, path), Ok(Some(_)));
+    Err(match is_dir {
+        true => Error::new(
+            refused.exit,
+            "it is a directory; -r removes it with all that is in it, -d if it is empty",
+        ),
+        false => refused,
+    })
+}
+
+/// Removes an empty directory.
+///
+/// # Errors
+/// The server refuses.
+pub fn directory(client: &mut Client, path: &[u8]) -> Result<(), Error> {
+    let reply = client.ready()?.command("RMD", Some(path))?;
+    reply.success().map(drop)
+}
+
+/// Nothing of that name is as good as removed.
+///
+/// # Errors
+/// There is something, so `error` stands; or the connection broke.
+pub fn unless_gone(client: &mut Client, path: &[u8], error: Error) -> Result<(), Error> {
+    let may_be_gone = error.code == Some(listing::NOTHING_THERE) && client.is_connected();
+    match may_be_gone && listing::stat(client.ready()?, path)?.is_none() {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
+/// Removes what has the name `path`, a directory with all that is in it.
 ///
 /// # Errors
 /// There is nothing of that name, or something of it could not be removed; what could is gone.

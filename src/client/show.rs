@@ -241,7 +241,9 @@ pub fn hash(client: &mut Client, path: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// Nothing is there.
 pub fn stat(client: &mut Client, path: &[u8]) -> Result<(), Error> {
-    let Some(entry) = listing::stat(client.ready()?, path)? else {
+    let c = client.ready()?;
+    listing::tell_modes(c)?;
+    let Some(entry) = listing::stat(c, path)? else {
         return Err(Error::new(Exit::NotFound, "no such file or directory"));
     };
     let mut text = format!("{}: ", shown(path));

@@ -83,9 +83,9 @@ impl Upload {
             return report.finish("uploaded");
         }
         client.ready()?;
-        let into = self.directory(client, sources, target)?;
         let is_tree = |source| matches!(self.kind(source), Ok(SourceKind::Directory));
         let has_tree = sources.iter().any(is_tree);
+        let into = self.directory(client, sources, target, has_tree)?;
         let report = self
             .options
             .report(client.is_quiet(), has_tree || sources.len() > 1);
@@ -180,23 +180,29 @@ impl Upload {
         client: &mut Client,
         sources: &[OsString],
         target: Option<&'a [u8]>,
+        has_tree: bool,
     ) -> Result<Option<&'a [u8]>, Error> {
         match target {
             // Standard input has no name to go under in a directory.
             Some(_) if sources.iter().all(|s| s == "-") && self.target.is_none() => Ok(None),
             None => Ok(None),
-            Some(dir) if self.target.is_some() || dir.ends_with(b"/") => Ok(Some(dir)),
+            Some(dir) if self.target.is_some() || dir.ends_with(b"/") => {
+                let c = client.ready()?;
+                // That a tree has no place to be is found out when its directory is made; and one
+                // file is sent sooner than three questions are asked.
+                if has_tree || sources.len() == 1 && !c.features.mlst {
+                    return Ok(Some(dir));
+                }
+                // Whoever may not look at it may be let into it all the same.
+                match listing::is_dir(c, dir)? || c.features.mlst && listing::enters(c, dir)? {
+                    true => Ok(Some(dir)),
+                    false => Err(listing::no_directory(dir)),
+                }
+            }
             Some(dir) => {
                 let is_dir = listing::is_dir(client.ready()?, dir)?;
                 if !is_dir && sources.len() > 1 {
-                    return Err(Error::new(
-                        Exit::NotFound,
-                        format!(
-                            "{} is no directory on the server, but several files were named; \
-                             make it with: haul mkdir {0}",
-                            shown(dir)
-                        ),
-                    ));
+                    return Err(listing::no_directory(dir));
                 }
                 Ok(is_dir.then_some(dir))
             }

@@ -96,6 +96,14 @@ impl Talk {
         self.say(reply);
     }
 
+    /// There is a directory of that name, as servers say it that know no MLST.
+    #[track_caller]
+    pub fn lets_into(&mut self, dir: &str) {
+        self.answer("PWD", "257 \"/\"");
+        self.answer(&format!("CWD {dir}"), "250 there");
+        self.answer("CWD /", "250 and back");
+    }
+
     pub fn login(&mut self, features: &[&str]) {
         self.say("220 ready");
         self.answer("USER anonymous", "331 password");

@@ -221,6 +221,7 @@ fn l12_a_refusal_in_a_series_is_one_file_s() {
     }
     let (outcome, _) = play(dir.path(), &["upload", "-t", "x", "a", "b", "c"], |talk| {
         talk.login(OWN_VERBS);
+        talk.lets_into("x");
         for (name, answer) in [("a", "226 stored"), ("b", "452 full"), ("c", "226 stored")] {
             let line = talk.expect("UPLOAD 1+;");
             assert!(line.ends_with(&format!(" x/{name}")), "{line}");
@@ -247,6 +248,7 @@ fn l12_a_refusal_in_the_middle_of_a_body_ends_the_connection() {
     let (over, is_over) = channel::<()>();
     let fake = serve(move |talk| {
         talk.login(OWN_VERBS);
+        talk.lets_into("x");
         talk.expect("UPLOAD 1048576+;");
         talk.say("552 quota exceeded");
         // The end of the sender ends this, and the rest of the body is never read.
@@ -292,6 +294,7 @@ fn l17_an_upload_without_an_answer_is_looked_at_before_it_is_sent_again() {
         let features = [OWN_VERBS, &["MLST type*;size*;modify*;"]].concat();
         let mut talk = Talk::new(accept(&listener));
         talk.login(&features);
+        talk.answer("MLST x", "250-x\r\n type=dir; /x\r\n250 end");
         let line = talk.expect("UPLOAD 1+;modify=");
         let time = line.split(['=', ';']).nth(2).unwrap().to_owned();
         talk.body(1);

@@ -105,6 +105,7 @@ fn l12_a_refused_small_upload_keeps_the_connection() {
     fs::write(dir.path().join("b"), content(1 << 20)).unwrap();
     let (outcome, heard) = play(dir.path(), &["upload", "a", "b", "d/"], |talk| {
         talk.login(OWN_VERBS);
+        talk.lets_into("d/");
         talk.expect("UPLOAD 5+;modify=");
         talk.body(5);
         talk.say("553 bad name");

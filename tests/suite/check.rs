@@ -221,7 +221,14 @@ fn users_and_directories() {
 #[test]
 fn a_directory_that_may_not_be_entered_is_not_served() {
     let served = dir();
-    let options = ["--run-as", "nobody", "--listen", "127.0.0.1:0", text(served.path())];
+    let options = [
+        "--run-as",
+        "nobody",
+        "--listen",
+        "127.0.0.1:0",
+        text(served.path()),
+    ];
+    fs::set_permissions(served.path(), fs::Permissions::from_mode(0o700)).expect("chmod");
     says(&options, "error", "it cannot be entered");
     for more in [&[][..], &["--workers", "2"], &["--landlock", "off"]] {
         let mut hauld = Command::new(env!("CARGO_BIN_EXE_hauld"));

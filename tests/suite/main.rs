@@ -18,6 +18,7 @@ mod event_loop;
 mod files;
 mod haul_at_home;
 mod haul_daily;
+mod haul_newcomer;
 mod haul_with_others;
 mod interrupted;
 mod killed_trees;

@@ -11,9 +11,7 @@ use haul::config::Config;
 use haul::text::plain;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 
-const PLACE: OFlags = OFlags::PATH
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
+const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// What can be done with a directory.
 #[derive(Debug)]
@@ -86,7 +84,9 @@ impl Served {
             Use::All => Ok(()),
             Use::NamesOnly(error) => {
                 let why = plain(&error);
-                log::warn!("{dir} cannot be listed, so clients have to know the names in it: {why}");
+                log::warn!(
+                    "{dir} cannot be listed, so clients have to know the names in it: {why}"
+                );
                 Ok(())
             }
             Use::Nothing(error) => {

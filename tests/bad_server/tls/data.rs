@@ -14,6 +14,10 @@ use crate::talk::*;
 /// Everything up to the 150 for `command`; what a data connection needs goes before it.
 fn until_150(talk: &mut Talk, server: &Arc<ServerConfig>, command: &str) -> std::net::TcpStream {
     login(talk, server, &[]);
+    first_150(talk, command)
+}
+
+fn first_150(talk: &mut Talk, command: &str) -> std::net::TcpStream {
     if command != "LIST" {
         talk.answer("TYPE I", "200 binary");
     }
@@ -155,7 +159,11 @@ fn uploads_say_where_they_end_and_resume_the_session() {
             for n in 0..count {
                 let verb = format!("STOR d/f{n}");
                 let socket = match n {
-                    0 => until_150(talk, &server, &verb),
+                    0 => {
+                        login(talk, &server, &[]);
+                        talk.lets_into("d");
+                        first_150(talk, &verb)
+                    }
                     _ => next_150(talk, &verb),
                 };
                 let mut data = protect(socket, &server).unwrap();
