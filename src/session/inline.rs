@@ -5,7 +5,7 @@ use std::fs::File;
 
 use sha2::{Digest, Sha256};
 
-use super::files::path_of;
+use super::files::{dispose_of, path_of};
 use super::job::{Job, Receive, Transfer, Via};
 use super::login::Login;
 use super::partials::{self, Asked, Begun, Continuing, NotYet};
@@ -147,14 +147,15 @@ fn stage(
     let path = login.new_path(path)?;
     let mut begun = partials::stage(login, turn, &path, Asked::Upload)?;
     begun.upload.announce(begun.at + bytes)?;
-    if begun.at + bytes > NAMED_FROM_BYTES {
-        begun.upload.take_partial_name();
-    }
     let Begun { mut upload, at, .. } = begun;
     let to_hash = match at > 0 && facts.sha256.is_some() {
         true => Some(upload.file()?.try_clone()?),
         false => None,
     };
+    dispose_of(upload.replace_partial()?, turn);
+    if at + bytes > NAMED_FROM_BYTES {
+        upload.take_partial_name();
+    }
     log::debug!("{} UPLOAD {}", login.peer, path);
     let publish = Publish {
         mode: facts.mode.unwrap_or_else(|| mode_of(&upload, login.umask)),

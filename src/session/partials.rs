@@ -278,7 +278,8 @@ pub(super) enum Asked {
     Upload,
 }
 
-/// Stages an upload where it is to begin.
+/// Stages an upload where it is to begin. What there was of it before is to be replaced as soon as
+/// nothing can be refused any more ([`Upload::replace_partial`]).
 pub(super) fn stage(
     login: &Login,
     turn: &mut Turn,
@@ -287,7 +288,7 @@ pub(super) fn stage(
 ) -> Result<Begun, NotYet> {
     let restart = login.restart;
     if restart == 0 && asked != Asked::Appe {
-        return Ok(begin_afresh(login, turn, path, asked)?);
+        return Ok(begin_afresh(login, path, asked)?);
     }
     if login.ascii && asked == Asked::Stor {
         return Err(Reply::new(554, "REST is for TYPE I.").into());
@@ -306,8 +307,8 @@ pub(super) fn stage(
     };
     match (beginning, published, retained) {
         (Beginning::Behind(at), Some((old, _)), _) => {
-            let mut upload = Upload::create(&login.home, path)?;
-            dispose_of(upload.keep_for(&login.owner, Interrupted::Dropped)?, turn);
+            let (home, owner) = (&login.home, &login.owner);
+            let upload = Upload::create_for(home, path, owner, Interrupted::Dropped)?;
             let copy = Some(old);
             Ok(Begun { upload, at, copy })
         }
@@ -317,21 +318,13 @@ pub(super) fn stage(
             let copy = None;
             Ok(Begun { upload, at, copy })
         }
-        _ => Ok(begin_afresh(login, turn, path, asked)?),
+        _ => Ok(begin_afresh(login, path, asked)?),
     }
 }
 
-fn begin_afresh(
-    login: &Login,
-    turn: &mut Turn,
-    path: &VirtualPath,
-    asked: Asked,
-) -> Result<Begun, Reply> {
-    let mut upload = Upload::create(&login.home, path)?;
-    dispose_of(
-        upload.keep_for(&login.owner, interrupted(login, asked))?,
-        turn,
-    );
+fn begin_afresh(login: &Login, path: &VirtualPath, asked: Asked) -> Result<Begun, Reply> {
+    let interrupted = interrupted(login, asked);
+    let upload = Upload::create_for(&login.home, path, &login.owner, interrupted)?;
     Ok(Begun {
         upload,
         at: 0,

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::files::dispose_of;
 use super::job::{Job, Receive, Send, Transfer, Via};
 use super::login::Login;
 use super::partials::{self, Asked, Begun};
@@ -368,6 +369,7 @@ fn receive(
     }
     // Where there is no room for a single byte, it is better said at once.
     upload.make_room(at + 1)?;
+    dispose_of(upload.replace_partial()?, turn);
     let job = Job::Receive(Box::new(Receive {
         upload,
         at,

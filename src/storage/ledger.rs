@@ -184,6 +184,12 @@ impl Claim {
         }
     }
 
+    fn gave_way(&mut self, gone: Amount) {
+        if let Some(reservation) = &mut self.reservation {
+            lock(&self.allotment.quota).gave_way(reservation, gone);
+        }
+    }
+
     pub(super) fn free_bytes(&self) -> u64 {
         self.allotment.free().bytes
     }
@@ -338,6 +344,32 @@ impl Root {
         let done = act()?;
         claims.into_iter().for_each(Claim::settle);
         Ok(done)
+    }
+
+    /// Does what takes `name` away, or all that it counts for. `held` is room that was kept for what
+    /// replaces it, and goes on.
+    pub(super) fn give_way(
+        &self,
+        dir: &OwnedFd,
+        name: &[u8],
+        held: &mut [Claim],
+        act: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let allotments = self.allotments(dir);
+        if allotments.is_empty() {
+            return act();
+        }
+        let _names = lock(&self.ledger().names);
+        let gone = amount_at(dir, name);
+        act()?;
+        for one in allotments {
+            let mut held = held.iter_mut();
+            match held.find(|claim| Arc::ptr_eq(&claim.allotment, &one)) {
+                Some(claim) => claim.gave_way(gone),
+                None => lock(&one.quota).removed(gone),
+            }
+        }
+        Ok(())
     }
 
     /// What an upload has written in `dir` stays under its hidden name, and counts from now on. `held` is

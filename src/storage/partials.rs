@@ -327,8 +327,8 @@ impl Retained {
         Ok(self.file)
     }
 
-    /// Goes on behind the first `bytes` bytes; what is beyond them is dropped. What could not be
-    /// replaced is refused as [`Upload::create`] does.
+    /// Goes on behind the first `bytes` bytes; what is beyond them is dropped by
+    /// [`Upload::replace_partial`]. What could not be replaced is refused as [`Upload::create`] does.
     pub fn resume(
         self,
         root: &Root,
@@ -336,22 +336,15 @@ impl Retained {
         bytes: u64,
         interrupted: Interrupted,
     ) -> io::Result<Upload> {
-        let recorded = self.bytes;
-        let cut = |file: &File| {
-            if bytes < recorded {
-                set_record(file, bytes)?;
-            }
-            file.set_len(bytes)
-        };
+        let before = Before::cut(&self.file, bytes, self.bytes)?;
         let partial = Partial {
-            key: self.place.key,
-            interrupted,
             from: bytes,
-            may_be_named: true,
-            is_counted: false,
-            recording: Arc::default(),
+            // It is a partial until it is cut.
+            is_counted: true,
+            before: Some(before),
+            ..Partial::new(self.place.key, interrupted)
         };
-        Upload::resume(root, path, self.file, bytes, partial, cut)
+        Upload::resume(root, path, self.file, bytes, partial)
     }
 }
 
@@ -380,9 +373,75 @@ pub(super) struct Partial {
     is_counted: bool,
     /// Shared with the record that is being written.
     recording: Arc<()>,
+    before: Option<Before>,
+}
+
+/// What there was before. It is locked, and stays as it is until there is room for what comes.
+#[derive(Debug)]
+pub(super) struct Before {
+    /// What it counts for.
+    pub(super) amount: Amount,
+    /// What is free of the disk without it.
+    pub(super) disk_bytes: u64,
+    how: Yields,
+}
+
+/// How something yields to an upload.
+#[derive(Debug)]
+enum Yields {
+    /// This file goes.
+    Goes(File),
+    /// It is continued, and so much of it may have been known to be on the disk.
+    Cut { recorded: u64 },
+}
+
+impl Before {
+    fn goes(file: File) -> io::Result<Before> {
+        let (amount, disk_bytes) = measured(&file)?;
+        let how = Yields::Goes(file);
+        Ok(Before {
+            amount,
+            disk_bytes,
+            how,
+        })
+    }
+
+    fn cut(file: &File, at: u64, recorded: u64) -> io::Result<Before> {
+        let (amount, disk_bytes) = measured(file)?;
+        Ok(Before {
+            amount,
+            disk_bytes: disk_bytes.saturating_sub(at),
+            how: Yields::Cut { recorded },
+        })
+    }
+}
+
+/// What a file counts for, and what it takes of the disk.
+fn measured(file: &File) -> io::Result<(Amount, u64)> {
+    let stat = rustix::fs::fstat(file)?;
+    let number = |n: i64| u64::try_from(n).unwrap_or(0);
+    let disk_bytes = number(stat.st_blocks).saturating_mul(512);
+    Ok((Amount::file(number(stat.st_size)), disk_bytes))
 }
 
 impl Partial {
+    fn new(key: Key, interrupted: Interrupted) -> Partial {
+        Partial {
+            key,
+            interrupted,
+            from: 0,
+            may_be_named: true,
+            is_counted: false,
+            recording: Arc::default(),
+            before: None,
+        }
+    }
+
+    /// What there was of it and has not yielded yet.
+    pub(super) fn before(&self) -> Option<&Before> {
+        self.before.as_ref()
+    }
+
     pub(super) fn name(&self) -> &[u8] {
         self.key.name.as_bytes()
     }

@@ -9,6 +9,7 @@
 //! | more arrives than was announced (STOR) | [`Quota::grow`] |
 //! | it is about to be published, or kept as a partial | [`Quota::restate`], and only if that is `Ok` |
 //! | that has been done | [`Quota::settle`] |
+//! | a part of what it replaces goes before it is there | [`Quota::gave_way`] |
 //! | it is thrown away | [`Quota::release`] |
 //! | a file goes away | [`Quota::removed`] |
 //! | a file is there in any case | [`Quota::added`] |
@@ -250,6 +251,16 @@ impl Quota {
         let Reservation { new, old } = reservation;
         self.release(reservation);
         self.exchanged(new, old);
+    }
+
+    /// Something is gone already that the reservation was to replace, among other things. All in all
+    /// that is no growth, so there is always room for it.
+    pub fn gave_way(&mut self, reservation: &mut Reservation, gone: Amount) {
+        let before = reservation.room();
+        reservation.old = reservation.old.minus(gone);
+        let reserved = self.reserved.minus(before).plus(reservation.room());
+        self.reserved = reserved.unwrap_or(Amount::MAX);
+        self.removed(gone);
     }
 
     /// The upload came to nothing.

@@ -19,10 +19,11 @@ use std::io;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 
 use super::ledger::{Claim, Ledger};
 use super::quota::Full;
+use super::root::Root;
 
 /// How far ahead of its data an upload of a known size is promised space.
 const AHEAD_BYTES: u64 = 64 << 20;
@@ -60,6 +61,8 @@ struct Promises {
 struct Promise {
     file_system: u64,
     bytes: u64,
+    /// What its upload makes free before it writes anything.
+    freed: u64,
 }
 
 impl Space {
@@ -72,9 +75,9 @@ impl Space {
         self.promises().min_free_bytes = bytes;
     }
 
-    /// What can be promised on the file system of `on` to who was promised `mine` already, and
-    /// its number.
-    pub(super) fn free(&self, on: impl AsFd, mine: u64) -> io::Result<(u64, u64)> {
+    /// What can be promised on the file system of `on` to who was promised `mine` already and will
+    /// make `freed` bytes free, and its number.
+    pub(super) fn free(&self, on: impl AsFd, mine: u64, freed: u64) -> io::Result<(u64, u64)> {
         let found = rustix::fs::fstatvfs(on)?;
         let promises = self.promises();
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
@@ -82,7 +85,7 @@ impl Space {
         let kept = kept.unwrap_or(MIN_FREE_BYTES.min(bytes(found.f_blocks) / 100));
         let promised = promises.bytes.get(&found.f_fsid).copied().unwrap_or(0);
         let promised = promised.saturating_sub(mine);
-        let free = bytes(found.f_bavail);
+        let free = bytes(found.f_bavail).saturating_add(freed);
         Ok((
             free.saturating_sub(kept).saturating_sub(promised),
             found.f_fsid,
@@ -99,27 +102,27 @@ impl Space {
         wanted: u64,
         whole: u64,
     ) -> io::Result<u64> {
-        let (free, file_system) = self.free(on, promise.bytes)?;
+        let (free, file_system) = self.free(on, promise.bytes, promise.freed)?;
         let Some(rest) = free.checked_sub(needed.max(whole)) else {
             return Err(io::Error::other(NoSpace));
         };
         self.give_back(promise);
         let bytes = wanted.clamp(needed, needed.saturating_add(rest / 4));
         *self.promises().bytes.entry(file_system).or_default() += bytes;
-        *promise = Promise { file_system, bytes };
+        (promise.file_system, promise.bytes) = (file_system, bytes);
         Ok(bytes)
     }
 
     fn give_back(&self, promise: &mut Promise) {
-        let Promise { file_system, bytes } = mem::take(promise);
+        let bytes = mem::take(&mut promise.bytes);
         if bytes == 0 {
             return;
         }
         let mut promises = self.promises();
-        if let Some(all) = promises.bytes.get_mut(&file_system) {
+        if let Some(all) = promises.bytes.get_mut(&promise.file_system) {
             *all -= bytes;
             if *all == 0 {
-                promises.bytes.remove(&file_system);
+                promises.bytes.remove(&promise.file_system);
             }
         }
     }
@@ -152,9 +155,22 @@ impl Room {
         }
     }
 
-    /// Room in quotas that was kept later.
-    pub(super) fn claim(&mut self, claims: Vec<Claim>) {
-        self.claims.extend(claims);
+    /// Before anything is written, so many bytes of the disk become free.
+    pub(super) fn will_free(&mut self, bytes: u64) {
+        self.promise.freed = bytes;
+    }
+
+    /// Does that: `act` takes away what has the name, or all that it counts for.
+    pub(super) fn free(
+        &mut self,
+        root: &Root,
+        dir: &OwnedFd,
+        name: &[u8],
+        act: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        root.give_way(dir, name, &mut self.claims, act)?;
+        self.promise.freed = 0;
+        Ok(())
     }
 
     /// The staged file has a hidden name: whoever counts the tree must not count it again.

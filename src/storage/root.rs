@@ -214,14 +214,14 @@ impl Root {
     /// which would hold `path`: what the disk, the promises made to others and the quotas leave.
     pub fn free_bytes(&self, path: &VirtualPath) -> io::Result<u64> {
         let dir = self.dir_of(path)?;
-        let (free, _) = self.ledger.space.free(&dir, 0)?;
+        let (free, _) = self.ledger.space.free(&dir, 0, 0)?;
         Ok(free.min(self.allotted_bytes(&dir)))
     }
 
     /// The same, whatever the quotas leave.
     pub fn free_disk_bytes(&self, path: &VirtualPath) -> io::Result<u64> {
         let dir = self.dir_of(path)?;
-        Ok(self.ledger.space.free(&dir, 0)?.0)
+        Ok(self.ledger.space.free(&dir, 0, 0)?.0)
     }
 
     fn dir_of(&self, path: &VirtualPath) -> Result<Arc<OwnedFd>, Errno> {

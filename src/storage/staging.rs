@@ -86,11 +86,18 @@ impl Upload {
     /// directory with EISDIR, anything but a file or link with ENXIO.
     pub fn create(root: &Root, path: &VirtualPath) -> io::Result<Upload> {
         let (dir, name) = root.parent(path, Errno::ISDIR)?;
-        let replaces = replaced(&dir, name)?;
-        let old = replaces.as_ref().map_or(Amount::NOTHING, amount_of);
-        let room = root.claim(&dir, Amount::NAME, old)?;
-        let room = Box::new(Room::new(root.ledger().clone(), room));
-        let mut upload = Upload::of(root, path, dir, room, replaces);
+        Upload::create_in(root, path, dir, name, None)
+    }
+
+    /// As [`Upload::create`], of a file that will be `name` in `dir`.
+    pub(super) fn create_in(
+        root: &Root,
+        path: &VirtualPath,
+        dir: Arc<OwnedFd>,
+        name: &[u8],
+        partial: Option<Partial>,
+    ) -> io::Result<Upload> {
+        let mut upload = Upload::of(root, path, dir, name, partial)?;
         // What cannot be made here is refused before any of it is sent. Whoever may override
         // permissions finds that out by doing it.
         let wanted = Access::WRITE_OK | Access::EXEC_OK;
@@ -150,38 +157,20 @@ impl Upload {
     }
 
     /// Goes on behind the first `from` bytes of a locked file that has the name of `partial`, and will
-    /// be at `path`. What there is of it counts from now on as a part of this upload.
+    /// be at `path`. What there is of it counts as replaced by this upload.
     pub(super) fn resume(
         root: &Root,
         path: &VirtualPath,
         file: File,
         from: u64,
         partial: Partial,
-        cut: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<Upload> {
         let (dir, name) = root.parent(path, Errno::ISDIR)?;
-        let replaces = replaced(&dir, name)?;
-        let old = replaces.as_ref().map_or(Amount::NOTHING, amount_of);
-        let mut room = Box::new(Room::new(root.ledger().clone(), Vec::new()));
-        let meta = stat_open(&file)?;
-        room.hide((meta.dev, meta.ino));
-        // What counted for the partial is given back, so it is cut while that is still to be seen.
-        root.change(&dir, partial.name(), Amount::NOTHING, Vec::new(), || {
-            cut(&file)
-        })?;
-        let claims = root.claim(&dir, Amount::NAME, old).and_then(|claims| {
-            room.claim(claims);
-            room.share(from)
-        });
-        if let Err(error) = claims {
-            // It stays a partial.
-            root.is_there(&dir, Amount::file(from));
-            return Err(error);
-        }
-        let mut upload = Upload::of(root, path, dir, room, replaces);
+        let hidden = partial.name().to_vec();
+        let mut upload = Upload::of(root, path, dir, name, Some(partial))?;
+        upload.room.share(from)?;
         upload.staged = Some(Staged::new(file, root));
-        upload.hidden = Some(partial.name().to_vec());
-        upload.partial = Some(partial);
+        upload.hidden = Some(hidden);
         Ok(upload)
     }
 
@@ -189,11 +178,17 @@ impl Upload {
         root: &Root,
         path: &VirtualPath,
         dir: Arc<OwnedFd>,
-        room: Box<Room>,
-        replaces: Option<Meta>,
-    ) -> Upload {
-        let name = path.split().map_or(&b"."[..], |(_, name)| name);
-        Upload {
+        name: &[u8],
+        partial: Option<Partial>,
+    ) -> io::Result<Upload> {
+        let replaces = replaced(&dir, name)?;
+        let before = partial.as_ref().and_then(Partial::before);
+        let old = replaces.as_ref().map_or(Amount::NOTHING, amount_of);
+        let both = before.map_or(Some(old), |it| old.plus(it.amount));
+        let claims = root.claim(&dir, Amount::NAME, both.unwrap_or(Amount::MAX))?;
+        let mut room = Box::new(Room::new(root.ledger().clone(), claims));
+        room.will_free(before.map_or(0, |it| it.disk_bytes));
+        Ok(Upload {
             staged: None,
             held: Held::new(root.ledger().clone()),
             dir,
@@ -203,9 +198,9 @@ impl Upload {
             room,
             hidden: None,
             replaces,
-            partial: None,
+            partial,
             withdrawn: None,
-        }
+        })
     }
 
     /// It will have `bytes` bytes: room is kept for them in the quotas, and there must be space.

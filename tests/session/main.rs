@@ -5,6 +5,7 @@ mod architecture;
 mod clock;
 mod dialogues;
 mod faults;
+mod refused;
 mod shell;
 mod simulation;
 mod table;

@@ -214,14 +214,28 @@ impl Simulation {
         self.note_bases();
         match self.random.below(10) {
             0..2 => self.say(n),
-            2..4 => {
-                self.peers[n].shell.take_command();
-            }
+            2..4 => self.begins_or_leaves_all(n, |it| {
+                it.peers[n].shell.take_command();
+            }),
             4..8 => self.go_on(n),
-            8 => self.answer(n),
+            8 => self.begins_or_leaves_all(n, |it| it.answer(n)),
             _ => self.commit(n),
         }
         self.hear(n);
+    }
+
+    /// Does what may run a command. If that is refused, what there was of uploads is as it was.
+    fn begins_or_leaves_all(&mut self, n: usize, run: impl FnOnce(&mut Simulation)) {
+        let partials = |it: &Simulation| NAMES.map(|name| it.partial(name));
+        let before = partials(self);
+        run(self);
+        let Peer { shell, said } = &self.peers[n];
+        let moving = shell.moving.as_ref().map(|it| &it.job);
+        let has_begun = matches!(moving, Some(Job::Receive(_)));
+        let removes = said.iter().any(|it| matches!(it, Said::Remove(_)));
+        if !has_begun && !removes {
+            assert!(partials(self) == before, "a refusal changed a partial");
+        }
     }
 
     /// What is there now is what an upload that has not begun may keep.

@@ -90,6 +90,17 @@ impl Nest {
         Ok(upload)
     }
 
+    /// The same of one that is kept if it breaks off, and replaces what was kept before.
+    fn begin_for(&self, owner: &Owner, path: &str, bytes: u64) -> io::Result<Upload> {
+        let mut upload = Upload::create_for(&self.served, &at(path), owner, Interrupted::Kept)?;
+        upload.make_room(bytes)?;
+        upload.replace_partial()?;
+        if bytes > 0 {
+            upload.write(b"x", bytes - 1)?;
+        }
+        Ok(upload)
+    }
+
     fn put(&self, path: &str, bytes: u64) -> io::Result<()> {
         self.begin(path, bytes)?.publish(&OVER)
     }
@@ -261,11 +272,7 @@ fn what_is_kept_counts_though_its_quota_came_later() {
     let nest = Nest::new([Amount::MAX; 3]);
     let owner = Owner::user(b"anna");
     nest.served.set_quotas([]);
-    let begin = |path: &str| {
-        let mut upload = nest.begin(path, 100).unwrap();
-        upload.keep_for(&owner, Interrupted::Kept).unwrap();
-        upload
-    };
+    let begin = |path: &str| nest.begin_for(&owner, path, 100).unwrap();
     let (fits, left, too_much) = (begin("a/fits"), begin("a/left"), begin("a/b/f"));
     for allotment in nest.limit([amount(150, 9), amount(50, 9), Amount::MAX]) {
         assert!(count(&nest.served, allotment));
@@ -286,17 +293,35 @@ fn what_is_kept_counts_though_its_quota_came_later() {
 fn a_partial_that_may_not_be_continued_counts_as_before() {
     let nest = Nest::new([amount(100, 9), Amount::MAX, Amount::MAX]);
     let owner = Owner::user(b"anna");
-    let mut upload = nest.begin("a/f", 60).unwrap();
-    upload.keep_for(&owner, Interrupted::Kept).unwrap();
-    upload.keep(60).unwrap();
+    nest.begin_for(&owner, "a/f", 60).unwrap().keep(60).unwrap();
     nest.put("a/g", 30).unwrap();
-    for limit in [amount(100, 1), amount(10, 9)] {
-        nest.limit([limit, Amount::MAX, Amount::MAX]);
+    nest.limit([amount(10, 1), Amount::MAX, Amount::MAX]);
+    let before = nest.used();
+    assert_eq!(before, nest.truth());
+    for from in [60, 20] {
         let place = Place::of(&nest.served, &at("a/f"), &owner).unwrap();
         let Found::Retained(retained) = place.find().unwrap() else {
             panic!("there is no partial");
         };
-        full(retained.resume(&nest.served, &at("a/f"), 60, Interrupted::Kept));
+        let resumed = retained.resume(&nest.served, &at("a/f"), from, Interrupted::Kept);
+        full(resumed.unwrap().make_room(61));
+        assert_eq!((nest.used(), nest.truth()), (before, before));
+    }
+    full(nest.begin_for(&owner, "a/f", 61));
+    assert_eq!((nest.used(), nest.truth()), (before, before));
+}
+
+#[test]
+fn a_partial_gives_its_room_to_what_replaces_it() {
+    let nest = Nest::new([amount(100, 3), amount(0, 0), Amount::MAX]);
+    let owner = Owner::user(b"anna");
+    nest.put("a/f", 30).unwrap();
+    for (announced, arrived) in [(70, 40), (100, 70), (100, 0)] {
+        let mut upload = nest.begin_for(&owner, "a/f", arrived).unwrap();
+        upload.announce(announced).unwrap();
+        // The directory b, and the new file in the place of the old one: the partial counts no more.
+        assert_eq!(nest.used()[0], amount(announced, 2));
+        assert_eq!(upload.keep(arrived).unwrap().is_some(), arrived > 0);
         assert_eq!(nest.used(), nest.truth());
     }
 }

@@ -6,13 +6,17 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::FlockOperation;
+use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
+use super::super::path::VirtualPath;
 use super::super::quota::Amount;
-use super::super::root::{rename_new, stat_open};
+use super::super::root::{LARGE_BYTES, Root, rename_new, stat_open};
 use super::super::staging::Upload;
-use super::{DIGEST, Interrupted, Key, Owner, Partial, Place, RECORD, Removed, record, remove};
+use super::{
+    Before, DIGEST, Interrupted, Key, Opened, Owner, Partial, Place, RECORD, Removed, Yields, open,
+    record, remove, set_record,
+};
 
 /// Whoever looks whether a partial can be continued, or removes it, has it locked for some
 /// microseconds, and whoever writes it for long. What has just broken off waits for the first and not
@@ -56,25 +60,61 @@ impl Kept {
 }
 
 impl Upload {
-    /// Says whose this upload is and what becomes of it if it breaks off. A partial that was there
-    /// before is replaced: it is removed now, since nothing of it may be mixed with what comes.
-    pub fn keep_for(
-        &mut self,
+    /// As [`Upload::create`], of an upload of `owner` of which this is kept if it breaks off. A partial
+    /// that is there counts as replaced by it.
+    pub fn create_for(
+        root: &Root,
+        path: &VirtualPath,
         owner: &Owner,
         interrupted: Interrupted,
-    ) -> io::Result<Option<OwnedFd>> {
-        let place = Place::in_dir(&self.root, self.dir.clone(), &self.name, owner)?;
-        self.partial = Some(Partial {
-            key: place.key,
-            interrupted,
-            from: 0,
-            may_be_named: true,
-            is_counted: false,
-            recording: Arc::default(),
-        });
-        match place.remove() {
-            Removed::Gone(large) => Ok(large),
-            Removed::Not => Ok(None),
+    ) -> io::Result<Upload> {
+        let (dir, name) = root.parent(path, Errno::ISDIR)?;
+        let Place { key, .. } = Place::in_dir(root, dir.clone(), name, owner)?;
+        let before = match open(&dir, key.name.as_bytes())? {
+            Opened::Ours(file) => Some(Before::goes(file)?),
+            Opened::Nothing | Opened::Locked => None,
+        };
+        let partial = Partial {
+            before,
+            ..Partial::new(key, interrupted)
+        };
+        Upload::create_in(root, path, dir, name, Some(partial))
+    }
+
+    /// There is room for it: the partial that was there before goes, or what is beyond the place where
+    /// it is continued, since nothing of that may be mixed with what comes. To be called before
+    /// anything is written. What was large is handed over, see [`Place::remove`].
+    pub fn replace_partial(&mut self) -> io::Result<Option<OwnedFd>> {
+        let Some(partial) = &mut self.partial else {
+            return Ok(None);
+        };
+        let (key, from) = (partial.key, partial.from);
+        let Some(Before { amount, how, .. }) = partial.before.take() else {
+            return Ok(None);
+        };
+        let name = key.name.as_bytes();
+        match how {
+            Yields::Goes(file) => {
+                let (root, dir) = (&self.root, &self.dir);
+                let remove = || Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?);
+                self.room.free(root, dir, name, remove)?;
+                Ok((amount.bytes >= LARGE_BYTES).then(|| file.into()))
+            }
+            Yields::Cut { recorded } => {
+                let staged = self.staged()?;
+                let meta = stat_open(staged.file())?;
+                self.room.hide((meta.dev, meta.ino));
+                self.room.free(&self.root, &self.dir, name, || {
+                    if from < recorded {
+                        set_record(staged.file(), from)?;
+                    }
+                    staged.file().set_len(from)
+                })?;
+                if let Some(partial) = &mut self.partial {
+                    partial.is_counted = false;
+                }
+                Ok(None)
+            }
         }
     }
 

@@ -37,8 +37,9 @@ fn names(dir: &Path) -> Vec<String> {
 
 impl Nest {
     fn begin(&self, path: &str, interrupted: Interrupted) -> Upload {
-        let mut upload = Upload::create(&self.root, &at(path)).unwrap();
-        upload.keep_for(&self.owner, interrupted).unwrap();
+        let upload = Upload::create_for(&self.root, &at(path), &self.owner, interrupted);
+        let mut upload = upload.unwrap();
+        upload.replace_partial().unwrap();
         upload
     }
 
@@ -76,10 +77,15 @@ impl Nest {
     }
 
     fn resume(&self, path: &str, bytes: u64) -> Upload {
+        self.resume_as(path, bytes, Interrupted::Kept)
+    }
+
+    fn resume_as(&self, path: &str, bytes: u64, interrupted: Interrupted) -> Upload {
         let retained = self.retained(path);
-        retained
-            .resume(&self.root, &at(path), bytes, Interrupted::Kept)
-            .unwrap()
+        let upload = retained.resume(&self.root, &at(path), bytes, interrupted);
+        let mut upload = upload.unwrap();
+        upload.replace_partial().unwrap();
+        upload
     }
 
     fn sweep(&self, cutoff_s: i64) -> Index {
@@ -159,10 +165,7 @@ fn it_is_kept_but_for_one_byte_and_never_less_than_it_was() {
     assert_eq!(upload.keep(5).unwrap().unwrap().bytes, 4);
     assert_eq!(nest.bytes("f"), Some(4));
     for (arrived, expected) in [(4, 4), (5, 4), (6, 5)] {
-        let upload = nest
-            .retained("f")
-            .resume(&nest.root, &at("f"), 4, Interrupted::KeptButOneByte)
-            .unwrap();
+        let upload = nest.resume_as("f", 4, Interrupted::KeptButOneByte);
         assert_eq!(upload.keep(arrived).unwrap().unwrap().bytes, expected);
         nest.resume("f", 4).keep(4).unwrap();
     }

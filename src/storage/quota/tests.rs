@@ -170,8 +170,10 @@ fn impossible_sizes_are_refused_even_without_a_limit() {
 /// What sessions do to a tree of a few files.
 #[derive(Debug, Clone)]
 enum Deed {
+    /// It replaces a file, and another one that goes at once.
     Begin {
         name: u8,
+        other: u8,
         bytes: u64,
     },
     Grow {
@@ -196,7 +198,8 @@ enum Deed {
 fn deed() -> impl Strategy<Value = Deed> {
     let bytes = || 0..150_u64;
     prop_oneof![
-        3 => (0..4_u8, bytes()).prop_map(|(name, bytes)| Deed::Begin { name, bytes }),
+        3 => (0..4_u8, 0..8_u8, bytes())
+            .prop_map(|(name, other, bytes)| Deed::Begin { name, other, bytes }),
         2 => (0..4_usize, bytes()).prop_map(|(upload, bytes)| Deed::Grow { upload, bytes }),
         3 => (0..4_usize, 0..=100_u64)
             .prop_map(|(upload, percent)| Deed::Publish { upload, percent }),
@@ -220,13 +223,20 @@ proptest! {
         };
         for deed in deeds {
             match deed {
-                Deed::Begin { name, bytes } => {
-                    let old = there(&files, name);
+                Deed::Begin { name, other, bytes } => {
+                    let gone = if other == name { NOTHING } else { there(&files, other) };
+                    let old = there(&files, name).plus(gone).unwrap();
                     let fits = quota.total().plus(Amount::file(bytes).minus(old));
                     let fits = fits.is_some_and(|t| t.bytes <= limit.bytes && t.files <= limit.files);
                     let reserved = quota.reserve(Amount::file(bytes), old);
                     prop_assert_eq!(reserved.is_ok(), fits, "refused exactly when it is full");
-                    uploads.extend(reserved.map(|reservation| (name, reservation)));
+                    if let Ok(mut reservation) = reserved {
+                        if gone != NOTHING {
+                            quota.gave_way(&mut reservation, gone);
+                            files.remove(&other);
+                        }
+                        uploads.push((name, reservation));
+                    }
                 }
                 Deed::Grow { upload, bytes } => {
                     if let Some((_, reservation)) = uploads.get_mut(upload) {
