@@ -466,6 +466,9 @@ impl Session {
                 },
                 Ok(Done::Nothing),
             ) => {
+                if let Who::Known(login) = &mut self.who {
+                    login.data = None;
+                }
                 out.push(Action::Reply(reply));
                 return self.transfer(transfer, what, out);
             }

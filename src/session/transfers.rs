@@ -381,7 +381,6 @@ fn receive(
         return begin(login, turn, preliminary, job, what);
     };
     let via = login.arranged(turn)?;
-    login.data = None;
     turn.out.push(Action::Run(Task::Copy {
         from,
         to,

@@ -83,6 +83,37 @@ fn a_digest_or_a_copy_fails() {
     assert_eq!(client.names(), ["f"]);
 }
 
+/// As any refusal without a 150: nothing has used it.
+#[test]
+fn a_copy_that_fails_leaves_the_arranged_connection_for_the_next_transfer() {
+    for (next, codes) in [("RETR f", &[150, 226][..]), ("REIN", &[220])] {
+        let mut client = client();
+        client.log_in();
+        client.upload("f", "12345");
+        client.command("EPSV");
+        client.shell.data().reads = true;
+        client.send(b"APPE f\r\n");
+        client.shell.answer();
+        assert_eq!(client.fail(Errno::NOSPC), [452]);
+        assert_eq!(client.command(next), codes, "{next}");
+        assert!(client.shell.data.is_none(), "{next}: it is over");
+    }
+}
+
+#[test]
+fn a_copy_uses_up_the_arranged_connection() {
+    let mut client = client();
+    client.log_in();
+    client.upload("f", "12345");
+    client.command("EPSV");
+    client.shell.data().incoming.extend(b"678");
+    client.shell.data().finished = true;
+    assert_eq!(client.command("APPE f"), [150, 226]);
+    assert_eq!(client.command("RETR f"), [425]);
+    let content = std::fs::read(client.dir.path().join("f")).unwrap();
+    assert_eq!(content, b"12345678");
+}
+
 #[test]
 fn writing_a_small_rest_fails_behind_its_bytes() {
     let mut client = client();
