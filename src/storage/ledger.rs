@@ -138,6 +138,16 @@ impl Ledger {
         lock(&self.hidden).contains(&(meta.dev, meta.ino))
     }
 
+    /// What an entry of a tree adds to it: where an upload writes, its room counts already.
+    fn amount_in_tree(&self, path: &[u8], meta: &Meta) -> Amount {
+        let name = path.rsplit(|b| *b == b'/').next();
+        let is_hidden = name.is_some_and(super::path::is_reserved_name);
+        match is_hidden && self.is_under_way(meta) {
+            true => Amount::NOTHING,
+            false => amount_of(meta),
+        }
+    }
+
     pub(super) fn hide(&self, file: (u64, u64)) {
         lock(&self.hidden).insert(file);
     }
@@ -441,11 +451,11 @@ impl Root {
     fn all_of(&self, dir: &OwnedFd, name: &[u8]) -> io::Result<Amount> {
         let mut tree = Tree::at(dir, name)?;
         let mut all = Amount::NAME;
-        let mut add = |meta: &Meta| all = all.plus(amount_of(meta)).unwrap_or(Amount::MAX);
         let mut entries = 0;
         while tree.batch(Want::COUNT, &mut |entry| {
             entries += 1;
-            add(entry.meta);
+            let amount = self.ledger().amount_in_tree(entry.path, entry.meta);
+            all = all.plus(amount).unwrap_or(Amount::MAX);
         })? {
             if entries > MOVED_ENTRIES_MAX {
                 let limit = MOVED_ENTRIES_MAX;
@@ -501,11 +511,8 @@ impl Count {
             entries += 10;
             let more = tree.batch(Want::COUNT, &mut |entry| {
                 entries += 1;
-                let hidden = entry.path.rsplit(|b| *b == b'/').next();
-                let hidden = hidden.is_some_and(super::path::is_reserved_name);
-                if !(hidden && ledger.is_under_way(entry.meta)) {
-                    *found = found.plus(amount_of(entry.meta)).unwrap_or(Amount::MAX);
-                }
+                let amount = ledger.amount_in_tree(entry.path, entry.meta);
+                *found = found.plus(amount).unwrap_or(Amount::MAX);
             })?;
             if !more {
                 return Ok(false);

@@ -356,6 +356,30 @@ fn a_staged_file_with_a_hidden_name_is_not_counted_beside_its_room() {
     assert_eq!(again(), amount(7, 3));
 }
 
+#[test]
+fn what_is_under_way_in_a_directory_that_moves_counts_when_it_is_there() {
+    for published in [true, false] {
+        let nest = Nest::new([Amount::MAX; 3]);
+        nest.served.create_dir(&at("a/d"), 0o755).unwrap();
+        nest.put("a/d/g", 5).unwrap();
+        let owner = Owner::user(b"anna");
+        let mut upload = nest.begin_for(&owner, "a/d/f", 60).unwrap();
+        assert!(upload.take_partial_name());
+        let before = nest.used()[0];
+        nest.served.rename(&at("a/d"), &at("c/d")).unwrap();
+        // The directory and the whole file; the room of the upload stays where it is.
+        let moved = amount(5, 2);
+        assert_eq!(nest.used()[0].plus(moved), Some(before));
+        assert_eq!(nest.used()[2], moved);
+        match published {
+            true => upload.publish(&OVER).unwrap(),
+            false => assert!(upload.keep(60).unwrap().is_some()),
+        }
+        assert_eq!(nest.used(), nest.truth());
+        assert_eq!(nest.used()[2], amount(65, 3));
+    }
+}
+
 /// What sessions do.
 #[derive(Debug, Clone)]
 enum Deed {
