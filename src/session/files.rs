@@ -79,7 +79,9 @@ pub(super) fn rmd(login: &mut Login, turn: &mut Turn) -> Handled {
     match login.home.remove_dir(&path) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTEMPTY) => {
             // Nobody can see what may be in it.
-            clear_dir(&login.home, &path)?;
+            for large in clear_dir(&login.home, &path)? {
+                dispose_of(Some(large), turn);
+            }
             login.home.remove_dir(&path)?;
         }
         done => done?,

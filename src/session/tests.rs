@@ -1,17 +1,18 @@
-//! When a session ends because nothing happens, in a time that passes only here.
+//! When a session ends because nothing happens, in a time that passes only here; and what it leaves to
+//! others because it would take long.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::storage::root::Root;
+use crate::storage::root::{LARGE_BYTES, Root};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 struct Talk {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     config: Config,
     home: Arc<Root>,
     begin: Instant,
@@ -37,7 +38,7 @@ impl Talk {
         };
         let session = Session::new("127.0.0.1:4000".parse().unwrap(), &cx, &mut out);
         Talk {
-            _dir: dir,
+            dir,
             config,
             home,
             begin,
@@ -167,4 +168,19 @@ fn r05_a_login_has_its_time_from_the_connection_or_the_logout_on() {
         talk.say("USER anonymous");
         assert_eq!(talk.say("PASS x"), [230]);
     }
+}
+
+#[test]
+fn large_partials_that_go_with_their_directory_are_closed_elsewhere() {
+    let mut talk = Talk::logged_in();
+    let dir = talk.dir.path().join("d");
+    std::fs::create_dir(&dir).unwrap();
+    for (name, bytes) in [("one", LARGE_BYTES), ("two", LARGE_BYTES), ("small", 1)] {
+        let file = std::fs::File::create(dir.join(format!(".haul-{name}"))).unwrap();
+        file.set_len(bytes).unwrap();
+    }
+    assert_eq!(talk.say("RMD d"), [250]);
+    let disposes = |action: &&Action| matches!(action, Action::Run(Task::Dispose(_)));
+    assert_eq!(talk.out.iter().filter(disposes).count(), 2);
+    assert!(!dir.exists());
 }

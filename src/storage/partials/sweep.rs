@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
-use super::{Kept, Opened, PartialName, open, recorded, unlink};
+use super::{Kept, Opened, PartialName, Removed, open, recorded, remove, unlink};
 use crate::proto::facts::Kind;
 use crate::storage::path::{VirtualPath, is_reserved_name};
 use crate::storage::root::{Root, stat_open};
@@ -160,8 +161,9 @@ pub fn remove_older(root: &Root, path: &VirtualPath, cutoff_s: i64) -> Option<i6
 }
 
 /// Removes what hidden files of nobody are in a directory, if there is nothing else in it. Whether the
-/// directory is empty now, the next attempt to remove it tells.
-pub fn clear_dir(root: &Root, path: &VirtualPath) -> io::Result<()> {
+/// directory is empty now, the next attempt to remove it tells. Gives those that were large, to be
+/// closed where freeing their blocks stops nobody.
+pub fn clear_dir(root: &Root, path: &VirtualPath) -> io::Result<Vec<OwnedFd>> {
     let mut listing = Listing::new(root.open_dir(path)?);
     let (mut hidden, mut others) = (Vec::new(), false);
     while !others
@@ -170,10 +172,13 @@ pub fn clear_dir(root: &Root, path: &VirtualPath) -> io::Result<()> {
             hidden.push(path.join(name));
         })?
     {}
-    if !others {
-        for path in &hidden {
-            remove_older(root, path, i64::MAX);
+    let mut large = Vec::new();
+    for path in hidden.iter().filter(|_| !others) {
+        if let Ok((dir, name)) = root.parent(path, Errno::ISDIR)
+            && let Removed::Gone(kept) = remove(root, &dir, name, None)
+        {
+            large.extend(kept);
         }
     }
-    Ok(())
+    Ok(large)
 }
