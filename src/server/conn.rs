@@ -228,9 +228,10 @@ impl Conn {
     pub fn is_silent(&self, now: Instant, silence: Duration) -> bool {
         let silent = |at: Instant| now.saturating_duration_since(at) > silence;
         let moving = self.moving.as_ref();
-        // Who is kept waiting would say more, and where nothing moves all of it has come: it is being
-        // committed.
-        !self.is_kept_waiting() && moving.is_some_and(|moving| silent(moving.moved_at))
+        // Who is kept waiting, by its rate or by the disk, would say more; and where nothing moves all of
+        // it has come: it is being committed.
+        let is_silent = |it: &Moving| !it.written.is_awaited && silent(it.moved_at);
+        !self.is_kept_waiting() && moving.is_some_and(|moving| is_silent(moving))
     }
 
     /// Its client has come back in another session: what it sent here is kept, and this one ends.

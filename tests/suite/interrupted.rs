@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use haul::proto::upload::hex;
@@ -403,6 +404,32 @@ fn p24_a_session_that_lost_its_client_gives_way() {
     lost.expect_eof();
     assert_eq!(back.command("REST 400").code, 350);
     assert_eq!(back.upload("f", &content[400..]).code, 226);
+    assert_file(&server.path("f"), &content);
+}
+
+/// The client would say more, but the disk is slow and the server does not listen.
+#[test]
+fn p24_a_session_that_waits_for_the_disk_does_not_give_way() {
+    // Longer than the time behind which a session counts as silent.
+    let traced = Traced::start(&[], &["fdatasync:delay_enter=7000000:when=1"]);
+    let server = &traced.server;
+    let content = bytes(28, 40 * MIB);
+    let done = AtomicBool::new(false);
+    let uploaded = std::thread::scope(|scope| {
+        let upload = scope.spawn(|| {
+            let mut session = Control::login(server.addr());
+            let code = session.upload("f", &content).code;
+            done.store(true, Ordering::Release);
+            code
+        });
+        let mut other = Control::login(server.addr());
+        while !done.load(Ordering::Acquire) && !upload.is_finished() {
+            assert_ne!(other.command("PARTIAL f").code, 213);
+        }
+        upload.join()
+    });
+    assert_eq!(uploaded.expect("the session stays"), 226);
+    assert!(traced.is_told("fdatasync("), "it waited for the disk");
     assert_file(&server.path("f"), &content);
 }
 

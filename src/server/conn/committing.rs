@@ -1,6 +1,7 @@
 //! Uploads on their way to the disk: publishing them when they are whole, and writing large ones back
 //! while they are still coming in.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::Conn;
@@ -28,6 +29,8 @@ pub(super) struct Written {
     bytes: u64,
     is_fast: bool,
     ordered: Option<Ordered>,
+    /// Nothing more is received before what was ordered is done.
+    pub(super) is_awaited: bool,
 }
 
 /// What is being written.
@@ -164,6 +167,10 @@ impl Conn {
                 };
                 if !moving.written.hear(number, shared.now) {
                     return;
+                }
+                // Until now its client could not be heard, so it was not silent.
+                if mem::take(&mut moving.written.is_awaited) {
+                    moving.moved_at = shared.now;
                 }
                 if let Err(error) = result {
                     self.end_transfer(Outcome::Failed(error), shared);

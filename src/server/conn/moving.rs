@@ -134,8 +134,9 @@ impl Conn {
             return false;
         };
         let before = *budget;
+        moving.written.is_awaited = moving.waits_for_disk(shared);
         let step = match &moving.data {
-            _ if moving.waits_for_disk(shared) || moving.reading.is_awaited => Step::Blocked,
+            _ if moving.written.is_awaited || moving.reading.is_awaited => Step::Blocked,
             _ if moving.grace.is_due(shared.now, self.ended) => Step::Done(Outcome::Complete),
             _ if moving.grace.is_awaited() => Step::Blocked,
             Data::Failed => Step::Done(Outcome::NoConnection),
