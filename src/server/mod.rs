@@ -296,11 +296,13 @@ impl Server {
         loop {
             self.read_clocks();
             let (asked, timeout) = (self.shared.now, self.timeout());
+            self.shared.world.home.end_turn();
             match self.poll.poll(&mut events, timeout) {
                 // What has happened meanwhile comes before what has expired.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
+            self.shared.world.home.begin_turn();
             self.read_clocks();
             for event in &events {
                 self.note(event);

@@ -10,6 +10,7 @@
 pub mod commit;
 pub mod copying;
 mod held;
+mod lately;
 pub mod ledger;
 pub mod made;
 pub mod partials;

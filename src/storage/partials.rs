@@ -173,10 +173,10 @@ impl Place {
     }
 
     fn in_dir(root: &Root, dir: Arc<OwnedFd>, name: &[u8], owner: &Owner) -> Result<Place, Errno> {
-        let meta = stat_open(&dir)?;
+        let (dev, ino) = root.lately().identity(&dir)?;
         let key = Key {
-            dev: meta.dev,
-            ino: meta.ino,
+            dev,
+            ino,
             name: PartialName::new(owner, name),
         };
         let root = root.clone();

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use rustix::path::DecInt;
 
 use super::commit::Renamed;
+use super::lately::Lately;
 use super::ledger::Ledger;
 use super::made::Made;
 use super::path::VirtualPath;
@@ -42,6 +43,7 @@ pub struct Root {
     /// `O_PATH` descriptor or one without a name stands for.
     descriptors: Arc<OwnedFd>,
     made: Arc<Made>,
+    lately: Arc<Lately>,
     /// Where this is, seen from the directory that is served.
     place: Arc<VirtualPath>,
     ledger: Arc<Ledger>,
@@ -60,6 +62,7 @@ impl Root {
             dir: Arc::new(dir),
             descriptors: Arc::new(descriptors),
             made: Arc::default(),
+            lately: Arc::default(),
             place: Arc::new(VirtualPath::root()),
             ledger: Arc::new(Ledger::new(served.into_bytes())),
         })
@@ -143,7 +146,9 @@ impl Root {
         let (dir, name) = self.parent(path, Errno::BUSY)?;
         self.change(&dir, name, Amount::NOTHING, Vec::new(), || {
             Ok(rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR)?)
-        })
+        })?;
+        self.lately.forget();
+        Ok(())
     }
 
     /// Removes anything but a directory (EISDIR). Of a link, the link itself.
@@ -151,7 +156,10 @@ impl Root {
         let (dir, name) = self.parent(path, Errno::ISDIR)?;
         self.change(&dir, name, Amount::NOTHING, Vec::new(), || {
             Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?)
-        })
+        })?;
+        // It may have been a link to a directory.
+        self.lately.forget();
+        Ok(())
     }
 
     /// Moves `from` to `to`, replacing a file or link there. A directory there is EISDIR, even an
@@ -173,6 +181,7 @@ impl Root {
             done => Ok(done?),
         };
         self.change_name((&from_dir, from_name), (&to_dir, to_name), act)?;
+        self.lately.forget();
         Ok(Renamed {
             from: from_dir,
             to: to_dir,
@@ -189,12 +198,9 @@ impl Root {
         let place = self.file_or_dir(path)?;
         let name = DecInt::from_fd(&place);
         let (mode, flags) = (permissions(mode), AtFlags::empty());
-        Ok(rustix::fs::chmodat(
-            &self.descriptors,
-            name.as_c_str(),
-            mode,
-            flags,
-        )?)
+        rustix::fs::chmodat(&self.descriptors, name.as_c_str(), mode, flags)?;
+        self.lately.forget();
+        Ok(())
     }
 
     /// Sets the time of last modification of a file or directory, and no other time.
@@ -276,6 +282,31 @@ impl Root {
                 ))
             }
         }
+    }
+
+    /// The same for a file that is to be made: the directory is looked up once in a turn.
+    pub(super) fn parent_lately<'p>(
+        &self,
+        path: &'p VirtualPath,
+        at_root: Errno,
+    ) -> Result<(Arc<OwnedFd>, &'p [u8]), Errno> {
+        let (parent, name) = path.split().ok_or(at_root)?;
+        let open = || Ok(self.parent(path, at_root)?.0);
+        Ok((self.lately.dir(&self.dir, parent, open)?, name))
+    }
+
+    /// A turn of the reactor begins: what is looked up from now on may be remembered.
+    pub fn begin_turn(&self) {
+        self.lately.begin_turn();
+    }
+
+    /// It has ended, and is forgotten.
+    pub fn end_turn(&self) {
+        self.lately.end_turn();
+    }
+
+    pub(super) fn lately(&self) -> &Lately {
+        &self.lately
     }
 
     fn resolve(&self, path: &VirtualPath, flags: OFlags) -> Result<OwnedFd, Errno> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{Access, AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
@@ -85,7 +85,7 @@ impl Upload {
     /// Begins a file that will be at `path`. What could not be replaced is refused at once: a
     /// directory with EISDIR, anything but a file or link with ENXIO.
     pub fn create(root: &Root, path: &VirtualPath) -> io::Result<Upload> {
-        let (dir, name) = root.parent(path, Errno::ISDIR)?;
+        let (dir, name) = root.parent_lately(path, Errno::ISDIR)?;
         Upload::create_in(root, path, dir, name, None)
     }
 
@@ -100,8 +100,7 @@ impl Upload {
         let mut upload = Upload::of(root, path, dir, name, partial)?;
         // What cannot be made here is refused before any of it is sent. Whoever may override
         // permissions finds that out by doing it.
-        let wanted = Access::WRITE_OK | Access::EXEC_OK;
-        if rustix::fs::accessat(&upload.dir, c".", wanted, AtFlags::empty()).is_err() {
+        if !root.lately().may_make(&upload.dir) {
             upload.staged()?;
         }
         Ok(upload)

@@ -68,7 +68,7 @@ impl Upload {
         owner: &Owner,
         interrupted: Interrupted,
     ) -> io::Result<Upload> {
-        let (dir, name) = root.parent(path, Errno::ISDIR)?;
+        let (dir, name) = root.parent_lately(path, Errno::ISDIR)?;
         let Place { key, .. } = Place::in_dir(root, dir.clone(), name, owner)?;
         let before = match open(&dir, key.name.as_bytes())? {
             Opened::Ours(file) => Some(Before::goes(file)?),

@@ -18,6 +18,13 @@ struct File {
     synced: Option<usize>,
 }
 
+impl File {
+    /// All that was written is on the disk, if it was not there already.
+    fn reached(&mut self, at: usize) {
+        self.synced.get_or_insert(at);
+    }
+}
+
 /// Follows the calls, and finds for every name when it appeared, when its directory was synced
 /// behind that, and whether its bytes were on the disk before.
 struct Shown {
@@ -83,14 +90,14 @@ fn follow(calls: &[Call]) -> Shown {
                 };
                 let is_file = path.contains('#') || path.contains(".haul-");
                 match files.get_mut(&fd).filter(|_| is_file) {
-                    Some(file) if file.written < call.begin => file.synced = Some(call.end),
+                    Some(file) if file.written < call.begin => file.reached(call.end),
                     Some(_) => {}
                     None => shown.synced_dir(path, call, &appeared),
                 }
             }
             "syncfs" => {
                 for file in files.values_mut().filter(|file| file.written < call.begin) {
-                    file.synced = Some(call.end);
+                    file.reached(call.end);
                 }
             }
             "linkat" | "renameat" => {

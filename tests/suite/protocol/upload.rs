@@ -296,3 +296,24 @@ fn p11_a_size_that_fits_on_no_disk_is_refused_before_the_first_byte() {
     session.quit();
     four_questions(&server, baseline);
 }
+
+/// What a command does to a directory holds for those behind it, also where one segment brings them all.
+#[test]
+fn uploads_of_one_segment_see_what_was_done_to_their_directory_between_them() {
+    let server = Server::start(&[]);
+    let baseline = server.baseline();
+    let mut session = Control::login(server.addr());
+    session.send(
+        b"MKD d\r\nUPLOAD 1+ d/1\r\n1UPLOAD 1+ d/2\r\n2RNFR d\r\nRNTO e\r\nUPLOAD 1+ d/3\r\n3UPLOAD 1+ e/4\r\n4\
+          DELE e/1\r\nDELE e/2\r\nDELE e/4\r\nRMD e\r\nUPLOAD 1+ e/5\r\n5NOOP\r\n",
+    );
+    let codes: Vec<u16> = (0..13).map(|_| session.reply().code).collect();
+    assert_eq!(
+        codes,
+        [
+            257, 226, 226, 350, 250, 550, 226, 250, 250, 250, 250, 550, 200
+        ]
+    );
+    session.quit();
+    four_questions(&server, baseline);
+}
