@@ -31,7 +31,7 @@ use std::time::Instant;
 
 use super::password::{Hash, Password};
 use super::recent::Recent;
-use super::throttle::{Throttle, short};
+use super::throttle::{ADDRESS_FAILURES, LOCK, Locked, PAIR_FAILURES, Throttle, short};
 use super::users::{User, Users};
 use crate::fingerprint::Fingerprint;
 
@@ -142,12 +142,25 @@ impl Authenticator {
             true => {
                 self.throttle.succeeded(*address, name);
             }
-            false => self.throttle.failed(*address, name, now),
+            // The other one has told it.
+            false => drop(self.throttle.failed(*address, name, now)),
         }
     }
 
     fn failed(&mut self, address: IpAddr, name: &[u8], now: Instant) {
-        self.throttle.failed(address, name, now);
+        let minutes = LOCK.as_secs() / 60;
+        let shown = String::from_utf8_lossy(name);
+        match self.throttle.failed(address, name, now) {
+            Some(Locked::Pair) => log::warn!(
+                "locked: user {shown:?} from {address}: after {PAIR_FAILURES} wrong passwords not \
+                 even the right one is taken there for {minutes} minutes"
+            ),
+            Some(Locked::Address) => log::warn!(
+                "locked: all users from {address}: after {ADDRESS_FAILURES} wrong passwords no \
+                 password is taken there for {minutes} minutes"
+            ),
+            None => {}
+        }
         self.note(address, name, false);
     }
 

@@ -37,6 +37,15 @@ pub const LOCK: Duration = Duration::from_secs(15 * 60);
 /// Records per generation, of pairs and of addresses each.
 const RECORDS_MAX: usize = 16 * 1024;
 
+/// What a failure has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locked {
+    /// The address, for that name.
+    Pair,
+    /// The address, whatever the name.
+    Address,
+}
+
 /// The counts.
 #[derive(Debug)]
 pub struct Throttle {
@@ -54,14 +63,17 @@ impl Throttle {
     }
 
     /// Notes a wrong password or an unknown name. Right passwords that are refused for another
-    /// reason are no failures.
-    pub fn failed(&mut self, address: IpAddr, name: &[u8], now: Instant) {
+    /// reason are no failures. Tells what is locked from now on and was not before.
+    pub fn failed(&mut self, address: IpAddr, name: &[u8], now: Instant) -> Option<Locked> {
         let address = counted(address);
         // An address that is locked cannot fill the table of pairs.
-        if !self.addresses.locked(&address, now) {
-            self.pairs.add((address, short(name)), now);
+        let pair =
+            !self.addresses.locked(&address, now) && self.pairs.add((address, short(name)), now);
+        match (self.addresses.add(address, now), pair) {
+            (true, _) => Some(Locked::Address),
+            (_, true) => Some(Locked::Pair),
+            _ => None,
         }
-        self.addresses.add(address, now);
     }
 
     /// Notes that the user of that name came in from there: the pair's failures were typing errors.
@@ -124,7 +136,8 @@ impl<K: Hash + Eq> Counts<K> {
         }
     }
 
-    fn add(&mut self, key: K, now: Instant) {
+    /// True: this has locked it.
+    fn add(&mut self, key: K, now: Instant) -> bool {
         if self.young.len() >= RECORDS_MAX || now >= self.since + WINDOW.max(LOCK) {
             self.old = mem::take(&mut self.young);
             self.since = now;
@@ -136,10 +149,12 @@ impl<K: Hash + Eq> Counts<K> {
             locked_until: None,
         });
         count.failures = count.failures.saturating_add(1);
-        if count.failures >= self.most && count.locked_until.is_none() {
+        let locks = count.failures >= self.most && count.locked_until.is_none();
+        if locks {
             count.locked_until = Some(now + LOCK);
         }
         self.young.insert(key, count);
+        locks
     }
 
     fn forget(&mut self, key: &K) -> bool {
@@ -182,6 +197,24 @@ mod tests {
         assert!(throttle.locked(address("::ffff:192.0.2.1"), b"anna", now));
         assert!(!throttle.locked(address("192.0.2.1"), b"ben", now));
         assert!(!throttle.locked(address("192.0.2.2"), b"anna", now));
+    }
+
+    #[test]
+    fn what_a_failure_locks_is_told_once() {
+        let now = Instant::now();
+        let mut throttle = Throttle::new(now);
+        let here = address("192.0.2.1");
+        let mut told = Vec::new();
+        for n in 1..=60 {
+            let name = if n <= 6 {
+                "anna".to_owned()
+            } else {
+                format!("user{n}")
+            };
+            let locked = throttle.failed(here, name.as_bytes(), now);
+            told.extend(locked.map(|locked| (n, locked)));
+        }
+        assert_eq!(told, [(5, Locked::Pair), (50, Locked::Address)]);
     }
 
     #[test]
@@ -240,7 +273,9 @@ mod tests {
         let mut throttle = Throttle::new(now);
         for n in 0..10_000_u32 {
             let from = IpAddr::from(Ipv4Addr::from(0x0a00_0000 + n));
-            (0..5).for_each(|_| throttle.failed(from, b"anna", now));
+            for _ in 0..5 {
+                throttle.failed(from, b"anna", now);
+            }
         }
         assert!(!throttle.locked(address("192.0.2.1"), b"anna", now));
     }

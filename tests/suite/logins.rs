@@ -206,6 +206,7 @@ fn a06_failures_lock_an_address_and_name_and_nobody_else() {
         assert_eq!(from(guesser, "anna", "wrong"), 530);
     }
     assert_eq!(from(guesser, "anna", "secret"), 530, "locked");
+    server.expect_log("locked: user \"anna\" from 127.0.0.9: after 5 wrong passwords");
     assert_eq!(from(guesser, "ben", "other"), 230, "another name");
     let elsewhere: IpAddr = "127.0.0.1".parse().expect("an address");
     assert_eq!(from(elsewhere, "anna", "secret"), 230, "another address");
