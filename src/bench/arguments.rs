@@ -1,6 +1,6 @@
 //! The command line of `haul bench`, and what it means.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -38,7 +38,7 @@ pub struct Arguments {
     /// For `mix`: a file with lines of `KIND WEIGHT [BYTES]`; kinds are download, upload, noop, list
     /// and login
     #[arg(value_name = "FILE")]
-    pub mix: Option<PathBuf>,
+    pub mix: Vec<PathBuf>,
 
     /// Sessions at a time; several numbers are measured one after the other: 1,10,100,1000
     #[arg(
@@ -111,7 +111,8 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", value_parser = remote)]
     pub path: Option<String>,
 
-    /// The server's process, on this machine: shows what it costs
+    /// The server's process, on this machine: shows what it costs. Numbers behind it are more of
+    /// them, as `--pid $(pidof hauld)` gives them; their children count anyway
     #[arg(long, value_name = "PID")]
     pub pid: Option<i32>,
 
@@ -141,7 +142,7 @@ const AFTER_HELP: &str = "\
 Examples:
   haul bench download --spawn 'taskset -c 0 hauld --listen 127.0.0.1:0'
   haul bench small --in-flight 100 -c 1,32 --pid $(pidof hauld)
-  haul --server ftp.example.org bench download --path pub/file -c 10 --duration 30s
+  haul --server ftp.example.org bench download --path pub/file -c 10
   haul bench noop -c 1000 --rate 20000 --json a.json --html a.html
   haul bench --compare a.json b.json
 
@@ -210,9 +211,11 @@ impl Arguments {
             Scenario::Noop => &[Kind::Noop],
             Scenario::List => &[Kind::List],
             Scenario::Mix => {
-                let path = self.mix.as_ref().ok_or_else(|| {
-                    Error::usage("mix needs a file with lines of KIND WEIGHT: haul bench mix FILE")
-                })?;
+                let [path] = self.files_of_mix() else {
+                    return Err(Error::usage(
+                        "mix needs one file with lines of KIND WEIGHT: haul bench mix FILE",
+                    ));
+                };
                 let text = std::fs::read_to_string(path).map_err(|error| {
                     Error::local(&error).about(format_args!("cannot read {}", path.display()))
                 })?;
@@ -220,14 +223,34 @@ impl Arguments {
                 return mix.map_err(|said| Error::usage(format!("{}, {said}", path.display())));
             }
         };
-        match &self.mix {
-            None => Ok(Mix::of(kinds)),
-            Some(path) => Err(Error::usage(format!(
+        match self.files_of_mix() {
+            [] => Ok(Mix::of(kinds)),
+            [path, ..] => Err(Error::usage(format!(
                 "only mix takes a file, and {} is one more argument than {} has",
                 path.display(),
                 scenario.name()
             ))),
         }
+    }
+
+    /// The words behind the scenario, but for the numbers at their end that belong to --pid.
+    fn files_of_mix(&self) -> &[PathBuf] {
+        let are_pids = self
+            .mix
+            .iter()
+            .rev()
+            .take_while(|word| as_pid(word).is_some());
+        match self.pid {
+            Some(_) => &self.mix[..self.mix.len() - are_pids.count()],
+            None => &self.mix,
+        }
+    }
+
+    /// The server's processes.
+    pub fn pids(&self) -> Vec<i32> {
+        let more = &self.mix[self.files_of_mix().len()..];
+        let more = more.iter().filter_map(|word| as_pid(word));
+        self.pid.into_iter().chain(more).collect()
     }
 
     /// The greatest number of sessions that there will be at a time.
@@ -264,6 +287,10 @@ fn connections(text: &str) -> Result<usize, String> {
         .ok_or_else(|| {
             format!("connections are a number from 1 to {CONNECTIONS_MAX}, or several: 1,10,100")
         })
+}
+
+fn as_pid(word: &Path) -> Option<i32> {
+    word.to_str()?.parse().ok()
 }
 
 fn duration_or_none(text: &str) -> Result<Duration, String> {

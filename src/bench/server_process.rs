@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -14,14 +15,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::error::shown;
 
+/// What hauld makes and serves unless it is told what to serve.
+const DEFAULT_DIR: &str = "haul-data";
 /// How long a server may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server that can be looked at. One that was started ends with the value.
 #[derive(Debug)]
 pub struct ServerProcess {
-    pid: i32,
+    pids: Vec<i32>,
     child: Option<Child>,
+    /// Not there before, and made by hauld where it was told of no directory to serve.
+    made: Option<&'static Path>,
 }
 
 /// What it has used up, from its beginning.
@@ -36,14 +41,18 @@ pub struct Used {
 }
 
 impl ServerProcess {
-    /// One that runs already.
+    /// One that runs already, or several that belong together.
     ///
     /// # Errors
-    /// There is none of that number.
-    pub fn of(pid: i32) -> Result<ServerProcess, String> {
-        match stat(pid) {
-            Some(_) => Ok(ServerProcess { pid, child: None }),
-            None => Err(format!(
+    /// There is none of one of these numbers.
+    pub fn of(pids: &[i32]) -> Result<ServerProcess, String> {
+        match pids.iter().find(|pid| stat(**pid).is_none()) {
+            None => Ok(ServerProcess {
+                pids: pids.to_vec(),
+                child: None,
+                made: None,
+            }),
+            Some(pid) => Err(format!(
                 "--pid {pid}: there is no such process on this machine"
             )),
         }
@@ -58,6 +67,7 @@ impl ServerProcess {
         command: &str,
         address: Option<SocketAddr>,
     ) -> Result<(ServerProcess, SocketAddr), String> {
+        let made = Some(Path::new(DEFAULT_DIR)).filter(|dir| dir.symlink_metadata().is_err());
         let mut child = Command::new("sh")
             .arg("-c")
             .arg(format!("exec {command}"))
@@ -71,8 +81,9 @@ impl ServerProcess {
         let stdout = child.stdout.take();
         let last_words = child.stderr.take().map(last_words);
         let mut server = ServerProcess {
-            pid: child.id().cast_signed(),
+            pids: vec![child.id().cast_signed()],
             child: Some(child),
+            made,
         };
         let lines = stdout.map(first_words);
         let deadline = Instant::now() + PATIENCE;
@@ -82,6 +93,10 @@ impl ServerProcess {
                 let words = last_words
                     .and_then(|words| words.join().ok())
                     .unwrap_or_default();
+                let words = match words.as_str() {
+                    "" => "it said nothing",
+                    words => words,
+                };
                 return Err(format!(
                     "--spawn: the server ended at once ({status}): {words}"
                 ));
@@ -131,7 +146,7 @@ impl ServerProcess {
 
     /// It and all its descendants that live.
     pub fn family(&self) -> Vec<i32> {
-        let mut family = vec![self.pid];
+        let mut family = self.pids.clone();
         let all: Vec<(i32, i32)> = fs::read_dir("/proc")
             .into_iter()
             .flatten()
@@ -140,8 +155,10 @@ impl ServerProcess {
             .collect();
         let mut at = 0;
         while let Some(&parent) = family.get(at) {
+            let is_new = |pid: &i32| !family.contains(pid);
             let children = all.iter().filter(|(_, its)| *its == parent);
-            family.extend(children.map(|(pid, _)| pid));
+            let new: Vec<i32> = children.map(|(pid, _)| *pid).filter(is_new).collect();
+            family.extend(new);
             at += 1;
         }
         family
@@ -151,19 +168,27 @@ impl ServerProcess {
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         let Some(child) = &mut self.child else { return };
-        if let Some(pid) = Pid::from_raw(self.pid) {
+        if let Some(pid) = Pid::from_raw(self.pids[0]) {
             let _ = kill_process(pid, Signal::TERM);
         }
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        end(child);
+        if let Some(dir) = self.made {
+            // If something is in it, it stays.
+            let _ = fs::remove_dir(dir);
         }
-        let _ = child.kill();
-        let _ = child.wait();
     }
+}
+
+fn end(child: &mut Child) {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Reads on for as long as the server prints, so that it never waits for us.
@@ -240,12 +265,14 @@ mod tests {
     #[test]
     fn this_process_is_found_with_its_children() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let me = ServerProcess::of(std::process::id().cast_signed()).unwrap();
+        let pids = [std::process::id(), child.id()].map(u32::cast_signed);
+        let me = ServerProcess::of(&pids).unwrap();
         let family = me.family();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(family.contains(&child.id().cast_signed()));
+        let count = |pid| family.iter().filter(|it| **it == pid).count();
+        assert_eq!(pids.map(count), [1, 1], "{family:?}");
         assert!(me.used().memory_bytes.is_some_and(|bytes| bytes > 100_000));
-        assert!(ServerProcess::of(i32::MAX).is_err());
+        assert!(ServerProcess::of(&[pids[0], i32::MAX]).is_err());
     }
 }

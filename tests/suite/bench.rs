@@ -385,6 +385,56 @@ fn what_a_read_only_server_has_can_be_used() {
     );
 }
 
+/// It used to go on for as long as it was to measure, hundreds of thousands of times.
+#[test]
+fn where_everything_is_refused_it_ends() {
+    let server = Server::start(&[]);
+    for (scenario, connections) in [("download", "1"), ("download", "3"), ("list", "1")] {
+        let args = [
+            scenario,
+            "--path",
+            "none",
+            "-c",
+            connections,
+            "--duration",
+            "1h",
+        ];
+        let done = run(&mut command(Some(server.addr()), &args)).expect(BROKEN);
+        assert!(
+            done.stderr.contains("operations were refused: 550"),
+            "{done:?}"
+        );
+    }
+}
+
+#[test]
+fn several_processes_are_watched_together() {
+    let server = Server::start(&["--workers", "2"]);
+    let pids = server.pid().to_string();
+    let own = std::process::id().to_string();
+    let words = ["noop", "--requests", "20", "--pid", &pids, &own];
+    let done = run(&mut command(Some(server.addr()), &words)).ok();
+    assert!(done.stdout_text().contains("server CPU"), "{done:?}");
+    let words = ["noop", "--pid", &pids, "2147483647"];
+    let done = run(&mut command(Some(server.addr()), &words)).expect(USAGE);
+    assert!(done.stderr.contains("--pid 2147483647"), "{done:?}");
+}
+
+#[test]
+fn a_directory_that_was_made_for_it_goes_with_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let spawn = format!("{} --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_hauld"));
+    let bench = || {
+        let mut haul = command(None, &["small", "--requests", "20", "--spawn", &spawn]);
+        run(haul.args(SHORT).current_dir(dir.path())).ok()
+    };
+    bench();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    fs::create_dir(dir.path().join("haul-data")).unwrap();
+    bench();
+    assert!(dir.path().join("haul-data").exists(), "it was there before");
+}
+
 #[test]
 fn mistakes_are_told_in_a_sentence() {
     let server = Server::start(&[]);
@@ -420,7 +470,11 @@ fn mistakes_are_told_in_a_sentence() {
     );
 
     let done = run(&mut command(None, &["noop", "--spawn", "true"])).expect(CANNOT_CONNECT);
-    assert!(done.stderr.contains("ended at once"), "{}", done.stderr);
+    assert!(
+        done.stderr.ends_with("(exit status: 0): it said nothing\n"),
+        "{}",
+        done.stderr
+    );
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     let done = run(&mut command(Some(nobody), &["noop"])).expect(CANNOT_CONNECT);
     assert!(done.stderr.contains("refused"), "{}", done.stderr);

@@ -186,13 +186,14 @@ fn find(
     };
     let address =
         address.ok_or_else(|| usage(format!("{server} is not known: no address has this name")))?;
-    let process = match (&arguments.spawn, arguments.pid) {
+    let pids = arguments.pids();
+    let process = match (&arguments.spawn, &pids[..]) {
         (Some(command), _) => {
             let (process, _) = ServerProcess::spawn(command, Some(address)).map_err(usage)?;
             Some(process)
         }
-        (None, Some(pid)) => Some(ServerProcess::of(pid).map_err(Error::usage)?),
-        (None, None) => None,
+        (None, []) => None,
+        (None, pids) => Some(ServerProcess::of(pids).map_err(Error::usage)?),
     };
     Ok((process, address, server))
 }

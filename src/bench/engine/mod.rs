@@ -40,6 +40,8 @@ const CLOSING_NS: u64 = 3_000_000_000;
 /// Time is looked at at least so often.
 const TICK: Duration = Duration::from_millis(25);
 const EVENTS_PER_TURN: usize = 1024;
+/// So many operations that are refused, and none that is done, are enough to know.
+const REFUSALS_MAX: u64 = 100;
 
 /// What the sessions of all runs have in common.
 #[derive(Debug)]
@@ -168,6 +170,8 @@ pub struct Engine<'a> {
     next_to_open: usize,
     opening: usize,
     open: usize,
+    /// Operations that were refused before the first that was done; `None`: there was one.
+    refused: Option<u64>,
     work_is_over: bool,
     out: Vec<Happening>,
     /// With the session that it happened to.
@@ -220,6 +224,7 @@ impl<'a> Engine<'a> {
             next_to_open: 0,
             opening: 0,
             open: 0,
+            refused: Some(0),
             work_is_over: false,
             out: Vec::new(),
             happened: Vec::new(),
@@ -353,6 +358,7 @@ impl<'a> Engine<'a> {
             Happening::Done(done) => self.done(index, done),
             Happening::Refused(failure) => {
                 self.measure.failed(failure);
+                self.refused = self.refused.map(|refused| refused + 1);
                 self.free_slot(index);
             }
             Happening::Left => {
@@ -387,6 +393,7 @@ impl<'a> Engine<'a> {
     }
 
     fn done(&mut self, index: usize, done: Done) {
+        self.refused = None;
         self.measure.done(&done);
         self.free_slot(index);
     }

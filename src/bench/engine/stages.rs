@@ -3,7 +3,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{CLOSING_NS, DRAIN_NS, Engine, Length, Moment, OPENING_MAX, Session, Stage, TRIES};
+use super::{
+    CLOSING_NS, DRAIN_NS, Engine, Length, Moment, OPENING_MAX, REFUSALS_MAX, Session, Stage, TRIES,
+};
 use crate::bench::dialogue::Failure;
 use crate::bench::link::Link;
 use crate::bench::schedule::Schedule;
@@ -88,6 +90,25 @@ impl Engine<'_> {
         }
     }
 
+    /// Nothing is to be measured where everything is refused, and a server is not to be bothered with it.
+    fn check_refusals(&self) -> Result<(), Failure> {
+        // Each session gets its try.
+        let most = REFUSALS_MAX.max(2 * (self.terms.sessions * self.terms.in_flight) as u64);
+        match self.refused {
+            Some(refused) if refused >= most && self.terms.length != Length::Work => {
+                let errors = self
+                    .measure
+                    .errors
+                    .values()
+                    .max_by_key(|errors| errors.count);
+                let example = errors.map_or("nothing is known", |errors| &errors.example);
+                let text = format!("all of {refused} operations were refused: {example}");
+                Err(Failure::new("refused", text))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn open_sessions(&mut self, now: u64) {
         let all = self.sessions.len();
         if self.terms.logins_only {
@@ -113,6 +134,7 @@ impl Engine<'_> {
 
     /// From one stage to the next.
     pub(super) fn proceed(&mut self, now: u64) -> Result<(), Failure> {
+        self.check_refusals()?;
         match self.stage {
             Stage::Opening => {
                 let all = self.sessions.len();
