@@ -40,9 +40,9 @@ pub fn to_host(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, Er
     let any = race(&alternating(addresses), deadline);
     any.map_err(|error| match error {
         None => Error::broken("the name has no address"),
-        Some(e) if e.kind() == io::ErrorKind::ConnectionRefused => Error::broken(
-            "nothing listens there; is the server running, and are host and port right?",
-        ),
+        Some(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            Error::broken("nothing listens there; check that the server runs, and host and port")
+        }
         Some(e) if timed_out(&e) => unanswered(timeout),
         Some(e) => Error::broken(plain(&e)),
     })

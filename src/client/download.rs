@@ -319,9 +319,11 @@ pub fn carry_out(
     for (pair, path) in &plan.dirs {
         let local = plan.local(*pair, path);
         let shown_path = joined(&shown_base, &local);
-        if let Err(error) = target.made_below(&local) {
-            report.failed(Deed::new("mkdir", &shown_path), error);
+        if target.below(&local).is_ok() {
+            continue;
         }
+        let made = target.made_below(&local).map(drop);
+        report.outcome(Deed::new("mkdir", &shown_path), made);
     }
     if !plan.files.is_empty() {
         Work::new(plan, way, options, report, client).run(client)?;

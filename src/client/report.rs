@@ -50,6 +50,15 @@ impl<'a> Deed<'a> {
     }
 }
 
+/// What is told of a deed.
+#[derive(Clone, Copy)]
+enum Outcome<'a> {
+    Done,
+    /// It is not done, only told (`--dry-run`).
+    Planned,
+    Failed(&'a Error),
+}
+
 /// One command's deeds and failures. Several threads may tell.
 pub struct Report {
     style: Style,
@@ -65,6 +74,9 @@ struct State {
     asked: u64,
     files: u64,
     bytes: u64,
+    deletions: u64,
+    dirs: u64,
+    links: u64,
     failed: u64,
     first: Option<Error>,
 }
@@ -83,6 +95,9 @@ impl Report {
                 asked: 0,
                 files: 0,
                 bytes: 0,
+                deletions: 0,
+                dirs: 0,
+                links: 0,
                 failed: 0,
                 first: None,
             }),
@@ -109,24 +124,41 @@ impl Report {
 
     /// Something was done.
     pub fn done(&self, deed: Deed) {
+        self.told(deed, Outcome::Done);
+    }
+
+    /// Something would be done, were it not for `--dry-run`.
+    pub fn planned(&self, deed: Deed) {
+        self.told(deed, Outcome::Planned);
+    }
+
+    fn told(&self, deed: Deed, outcome: Outcome) {
+        let is_planned = matches!(outcome, Outcome::Planned);
         let mut state = self.state();
-        if let Some(bytes) = deed.bytes {
-            state.files += 1;
-            state.bytes += bytes;
+        match deed.verb {
+            "delete" => state.deletions += 1,
+            "mkdir" => state.dirs += 1,
+            "link" => state.links += 1,
+            _ => {
+                state.files += 1;
+                state.bytes += deed.bytes.unwrap_or(0);
+            }
+        }
+        if deed.bytes.is_some() {
             let (done, asked) = (state.files + state.failed, state.asked);
             if asked > 1 {
                 self.board.files(done, asked);
             }
         }
         match self.style {
-            Style::Lines => self.board.between(|| state.line(line_of(&deed).as_bytes())),
-            Style::Json => state.line(json_of(&deed, None).as_bytes()),
+            Style::Lines => self
+                .board
+                .between(|| state.line(line_of(&deed, is_planned).as_bytes())),
+            Style::Json => state.line(json_of(&deed, outcome).as_bytes()),
             // Bars tell; what is not a transfer has none, and what would be done has none either.
-            Style::Totals
-                if deed.verb.starts_with("would ")
-                    || (deed.bytes.is_none() && deed.verb != "mkdir") =>
-            {
-                self.board.between(|| state.line(line_of(&deed).as_bytes()));
+            Style::Totals if is_planned || (deed.bytes.is_none() && deed.verb != "mkdir") => {
+                self.board
+                    .between(|| state.line(line_of(&deed, is_planned).as_bytes()));
                 state.flush();
             }
             Style::Quiet | Style::Totals => {}
@@ -146,10 +178,15 @@ impl Report {
         let mut state = self.state();
         state.failed += 1;
         if self.style == Style::Json {
-            let line = json_of(&deed, Some(&error));
+            let line = json_of(&deed, Outcome::Failed(&error));
             state.line(line.as_bytes());
         }
-        let error = error.about(format_args!("cannot {} {}", deed.verb, names_of(&deed)));
+        let what = match deed.verb {
+            "mkdir" => "make the directory",
+            "link" => "make the link",
+            verb => verb,
+        };
+        let error = error.about(format_args!("cannot {what} {}", names_of(&deed)));
         self.complain(&mut state, error);
     }
 
@@ -159,7 +196,7 @@ impl Report {
         state.failed += 1;
         if self.style == Style::Json {
             let error = Error::new(Exit::SomeFailed, why);
-            state.line(json_of(&deed, Some(&error)).as_bytes());
+            state.line(json_of(&deed, Outcome::Failed(&error)).as_bytes());
         }
     }
 
@@ -207,13 +244,17 @@ impl Report {
             .state
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        if self.style == Style::Totals && state.asked != 1 {
+        // The only thing that was asked for and failed is told as an error.
+        if self.style == Style::Totals && state.first.is_none() {
             let time = match verb.starts_with("would ") {
                 true => String::new(),
                 false => format!(" in {:.1} s", self.begun.elapsed().as_secs_f64()),
             };
-            let (files, bytes) = (state.files, state.bytes);
-            state.line(format!("{verb}: {files} files, {bytes} bytes{time}").as_bytes());
+            let line = match state.totals() {
+                Some(totals) => format!("{verb}: {totals}{time}"),
+                None => "nothing to do".to_owned(),
+            };
+            state.line(line.as_bytes());
         }
         state.flush();
         if let Some(error) = state.first.or(state.out_error) {
@@ -227,6 +268,30 @@ impl Report {
 }
 
 impl State {
+    /// `15 files, 4096 bytes, 2 deletions, 1 failure`; `None`: nothing of all that.
+    fn totals(&self) -> Option<String> {
+        let others = [
+            (self.dirs, "directory", "directories"),
+            (self.links, "link", "links"),
+            (self.deletions, "deletion", "deletions"),
+            (self.failed, "failure", "failures"),
+        ];
+        let count = |n: u64, one: &str, many: &str| match n {
+            1 => format!("1 {one}"),
+            n => format!("{n} {many}"),
+        };
+        if self.files == 0 && others.iter().all(|(n, ..)| *n == 0) {
+            return None;
+        }
+        let mut parts = vec![
+            count(self.files, "file", "files"),
+            count(self.bytes, "byte", "bytes"),
+        ];
+        let others = others.into_iter().filter(|(n, ..)| *n > 0);
+        parts.extend(others.map(|(n, one, many)| count(n, one, many)));
+        Some(parts.join(", "))
+    }
+
     fn line(&mut self, text: &[u8]) {
         let mut write = || {
             self.out.write_all(text)?;
@@ -250,14 +315,19 @@ impl State {
 }
 
 /// `uploaded a.txt to b.txt (4096 bytes)`, with the copy's name where it is another.
-fn line_of(deed: &Deed) -> String {
-    let done = match deed.verb {
-        "upload" => "uploaded",
-        "download" => "downloaded",
-        "delete" => "deleted",
-        "mkdir" => "made",
-        "link" => "linked",
-        other => other,
+fn line_of(deed: &Deed, is_planned: bool) -> String {
+    let done = match (deed.verb, is_planned) {
+        ("upload", false) => "uploaded",
+        ("upload", true) => "would upload",
+        ("download", false) => "downloaded",
+        ("download", true) => "would download",
+        ("delete", false) => "deleted",
+        ("delete", true) => "would delete",
+        ("mkdir", false) => "made",
+        ("mkdir", true) => "would make",
+        ("link", false) => "linked",
+        ("link", true) => "would link",
+        (other, _) => other,
     };
     let mut line = format!("{done} {}", names_of(deed));
     if let Some(bytes) = deed.bytes {
@@ -275,11 +345,15 @@ fn names_of(deed: &Deed) -> String {
 }
 
 /// Names that are not UTF-8 are given in hex digits as well.
-fn json_of(deed: &Deed, error: Option<&Error>) -> String {
+fn json_of(deed: &Deed, outcome: Outcome) -> String {
     let mut object = json!({
         "action": deed.verb,
         "name": String::from_utf8_lossy(deed.from),
-        "result": if error.is_some() { "failed" } else { "done" },
+        "result": match outcome {
+            Outcome::Done => "done",
+            Outcome::Planned => "would",
+            Outcome::Failed(_) => "failed",
+        },
     });
     if std::str::from_utf8(deed.from).is_err() {
         object["name_hex"] = json!(hex(deed.from));
@@ -290,7 +364,7 @@ fn json_of(deed: &Deed, error: Option<&Error>) -> String {
     if let Some(bytes) = deed.bytes {
         object["bytes"] = json!(bytes);
     }
-    if let Some(error) = error {
+    if let Outcome::Failed(error) = outcome {
         object["error"] = json!(error.to_string());
         object["exit"] = json!(error.exit as u8);
     }
@@ -311,14 +385,46 @@ mod tests {
             to: Some(b"b"),
             bytes: Some(3),
         };
-        assert_eq!(line_of(&deed), "uploaded a\\xff to b (3 bytes)");
-        let object: Value =
-            serde_json::from_str(&json_of(&deed, Some(&Error::usage("no")))).unwrap();
+        assert_eq!(line_of(&deed, false), "uploaded a\\xff to b (3 bytes)");
+        let error = Error::usage("no");
+        let failed = json_of(&deed, Outcome::Failed(&error));
+        let object: Value = serde_json::from_str(&failed).unwrap();
         let expected = json!({
             "action": "upload", "name": "a\u{fffd}", "name_hex": "61ff", "to": "b",
             "result": "failed", "error": "no", "exit": 2, "bytes": 3,
         });
         assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn what_is_planned_has_the_words_of_what_is_done() {
+        let deed = Deed::new("mkdir", b"d");
+        for (outcome, result) in [(Outcome::Done, "done"), (Outcome::Planned, "would")] {
+            let object: Value = serde_json::from_str(&json_of(&deed, outcome)).unwrap();
+            let expected = json!({"action": "mkdir", "name": "d", "result": result});
+            assert_eq!(object, expected);
+        }
+        assert_eq!(line_of(&deed, true), "would make d");
+    }
+
+    #[test]
+    fn totals_count_everything() {
+        let report = Report::new(Style::Totals, None);
+        let totals = || report.state().totals();
+        assert_eq!(totals(), None);
+        report.expect(3, 0);
+        let file = |bytes| Deed {
+            bytes: Some(bytes),
+            ..Deed::new("upload", b"f")
+        };
+        report.done(file(1));
+        assert_eq!(totals().as_deref(), Some("1 file, 1 byte"));
+        report.done(file(9));
+        report.done(Deed::new("delete", b"x"));
+        report.done(Deed::new("mkdir", b"d"));
+        report.left_out(Deed::new("upload", b"g"), "no");
+        let expected = "2 files, 10 bytes, 1 directory, 1 deletion, 1 failure";
+        assert_eq!(totals().as_deref(), Some(expected));
     }
 
     #[test]

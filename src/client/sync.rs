@@ -236,6 +236,7 @@ impl Synchronize {
             made.map_err(|e| {
                 Error::local(&e).about(format_args!("cannot make {}", shown(shown_to)))
             })?;
+            report.done(Deed::new("mkdir", shown_to));
         }
         let target = Dir::open(to)?;
         report.expect(plan.files.len() as u64, plan.bytes());
@@ -401,7 +402,7 @@ fn tell(
             } else {
                 joined(base, name)
             };
-            report.done(Deed::new("would delete", &name));
+            report.planned(Deed::new("delete", &name));
         }
     };
     let sides = |pair, path: &[u8]| {
@@ -414,25 +415,21 @@ fn tell(
     };
     delete(clear);
     for (pair, path) in &plan.dirs {
-        report.done(Deed::new("would make", &sides(*pair, path).1));
+        report.planned(Deed::new("mkdir", &sides(*pair, path).1));
     }
     for item in &plan.files {
         let (from, to) = sides(item.pair, &item.path);
-        let verb = if is_upload {
-            "would upload"
-        } else {
-            "would download"
-        };
-        report.done(Deed {
+        let verb = if is_upload { "upload" } else { "download" };
+        report.planned(Deed {
             to: Some(&to),
             bytes: item.is_sized.then_some(item.bytes),
             ..Deed::new(verb, &from)
         });
     }
     for (pair, path, target) in &plan.links {
-        report.done(Deed {
+        report.planned(Deed {
             to: Some(target),
-            ..Deed::new("would link", &sides(*pair, path).1)
+            ..Deed::new("link", &sides(*pair, path).1)
         });
     }
     delete(gone);

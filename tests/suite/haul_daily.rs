@@ -43,7 +43,10 @@ fn a_tree_without_a_place_to_be_is_one_error(site: &Site) {
         let done = site.haul(&args).expect(SOME_FAILED);
         let said: Vec<&str> = done.stderr.lines().collect();
         assert_eq!(said.len(), 2, "{done:?}");
-        assert!(said[0].contains("mkdir /pub/none/copy"), "{done:?}");
+        assert!(
+            said[0].contains("make the directory /pub/none/copy"),
+            "{done:?}"
+        );
         assert!(said[1].contains("4 files were not sent"), "{done:?}");
     }
     assert!(!site.remote("none").exists());

@@ -149,6 +149,34 @@ fn a_full_disk_has_one_exit_code() {
     });
 }
 
+#[test]
+fn a_dry_run_has_the_words_of_the_real_one() {
+    Site::hauld(|site| {
+        fs::create_dir_all(site.local("tree/d")).unwrap();
+        fs::write(site.local("tree/d/f"), "f").unwrap();
+        fs::create_dir(site.remote("copy")).unwrap();
+        fs::write(site.remote("copy/old"), "").unwrap();
+        let told = |words: &[&str]| {
+            let said = haul(site, &[&["sync", "--json", "--delete"], words].concat()).ok();
+            let lines = said.stdout_text();
+            let line = |line: &str| -> serde_json::Value { serde_json::from_str(line).unwrap() };
+            let mut told: Vec<_> = lines.lines().map(line).collect();
+            told.sort_by_key(|it| format!("{} {}", it["action"], it["name"]));
+            told
+        };
+        for (from, to) in [("tree", ":/pub/copy"), (":/pub/copy", "back")] {
+            let mut planned = told(&["--dry-run", from, to]);
+            for it in &mut planned {
+                assert_eq!(it["result"], "would");
+                it["result"] = "done".into();
+            }
+            let done = told(&[from, to]);
+            assert_eq!(planned, done);
+            assert!(done.iter().any(|it| it["action"] == "mkdir"), "{done:?}");
+        }
+    });
+}
+
 /// Names beside a copy that belong to it.
 fn parts(site: &Site) -> Vec<fs::DirEntry> {
     let entries = fs::read_dir(site.local.path()).unwrap().flatten();
