@@ -22,7 +22,7 @@ use haul::text::duration;
 ///
 /// Without a command it shows a prompt, or reads commands from standard input.
 #[derive(Parser)]
-#[command(version, after_help = AFTER_HELP, args_override_self = true)]
+#[command(version, after_help = AFTER_HELP, args_override_self = true, max_term_width = 100)]
 #[command(next_help_heading = "Connection")]
 struct Arguments {
     /// The server: [ftp://|ftps://][user[:password]@]host[:port]; port 21, or 990 with ftps://
@@ -88,8 +88,8 @@ enum Task {
 }
 
 const AFTER_HELP: &str = "\
-The server is 127.0.0.1:8080 unless --server or HAUL_SERVER says otherwise; both may be the name of a
-bookmark in ~/.config/haul/config.toml. The password is taken from the server's URL, from HAUL_PASSWORD,
+The server is 127.0.0.1:8080 unless --server or HAUL_SERVER says otherwise; both may be the name of a \
+bookmark in ~/.config/haul/config.toml. The password is taken from the server's URL, from HAUL_PASSWORD, \
 from ~/.netrc (or $NETRC), or asked for; without a user, the login is anonymous.
 
 Examples:
@@ -97,13 +97,13 @@ Examples:
   haul --server me@example.org upload *.jpg photos/
   haul download reports/june.pdf .
   haul download ftp://ftp.example.org/pub/file
-  haul sync --delete photos :/photos    make the remote directory like the local one
+  haul sync --delete photos :/photos    make the second like the first
   tar c src | haul upload - src.tar
   haul download notes.txt - | less
 
-Exit codes: 0 done; 1 some files failed; 2 usage; 3 cannot connect; 4 TLS or trust;
-5 login refused; 6 no such file or no permission; 7 local file error or name taken; 8 broken or
-stalled transfer; 9 the two sides differ; 10 server full or disk full.";
+Exit codes: 0 done; 1 some files failed; 2 usage; 3 cannot connect; 4 TLS or trust; 5 login refused; \
+6 no such file or no permission; 7 local file error or name taken; 8 broken or stalled transfer; \
+9 the two sides differ; 10 server full or disk full.";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::parse();

@@ -262,14 +262,15 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert_eq!(place.text(), before);
 }
 
-/// `user` is a word of the command line; a directory of that name is written another way.
+/// `user` is a word of the command line; a directory of that name is written another way. `help` alone
+/// is help.
 #[test]
 fn a_directory_called_user_is_served_as_dot_user() {
     let place = Place::new();
     for name in ["user", "help"] {
         fs::create_dir(place.0.path().join(name)).unwrap();
     }
-    for dir in ["./user", "help"] {
+    for dir in ["./user", "./help", "help"] {
         let mut command = place.hauld(&["--listen", "127.0.0.1:0", dir]);
         let mut server = start(command.stdin(Stdio::null()).stdout(Stdio::null()));
         let mut stderr = server.stderr.take().expect("stderr is a pipe");

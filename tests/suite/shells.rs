@@ -77,6 +77,59 @@ fn what_cannot_be_written_is_an_error() {
     }
 }
 
+/// What cannot be broken, as an address or a command to copy, may be longer.
+#[test]
+fn help_fits_the_terminal() {
+    let help = |program: &str, words: &[&str]| {
+        let mut command = Command::new(program);
+        let done = run(command.args(words).arg("--help").env("COLUMNS", "80"));
+        assert_eq!((done.code, &done.stderr[..]), (0, ""), "{words:?}");
+        let text = done.stdout_text();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{words:?}: {line}");
+        }
+        text
+    };
+    for command in [
+        "upload", "download", "sync", "ls", "rm", "mv", "stat", "bench", "man",
+    ] {
+        help(HAUL, &[command]);
+    }
+    assert!(help(HAUL, &[]).contains("\n  tar c src | haul upload - src.tar\n"));
+    for command in ["check", "unit", "user", "man"] {
+        help(HAULD, &[command]);
+    }
+    assert!(help(HAULD, &["user", "set"]).contains("<NAME>  Who"));
+    let whole = help(HAULD, &[]);
+    let asked = run(Command::new(HAULD).arg("help").env("COLUMNS", "80"));
+    assert_eq!(asked.ok().stdout_text(), whole);
+}
+
+#[test]
+fn pages_show_values_and_examples() {
+    let dir = TempDir::new().unwrap();
+    for program in [HAUL, HAULD] {
+        run(Command::new(program).arg("man").arg(dir.path())).ok();
+    }
+    let page = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    let has = |name: &str, text: &str| {
+        let page = page(name);
+        assert!(page.contains(text), "{name} has no {text}:\n{page}");
+    };
+    has(
+        "haul-upload.1",
+        ".SH SYNOPSIS\nhaul upload [OPTIONS] <LOCAL>...\n.SH ",
+    );
+    has("haul-mv.1", "haul mv [OPTIONS] <FROM>... <TO>\n");
+    has("hauld.1", "hauld [OPTIONS] [DIR]\n.br\nhauld <COMMAND>\n");
+    has("haul.1", "\n.nf\n  haul upload a.txt ");
+    has(
+        "haul.1",
+        "src.tar\n  haul download notes.txt \\- | less\n.fi\n",
+    );
+    assert!(!page("haul.1").contains("EXTRA"));
+}
+
 #[test]
 fn each_command_has_its_page() {
     let dir = TempDir::new().unwrap();

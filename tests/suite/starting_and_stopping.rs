@@ -127,6 +127,7 @@ fn what_cannot_be_started_is_one_sentence_and_code_2() {
         assert!(done.stderr.contains(says), "{options:?}: {}", done.stderr);
         let first = done.stderr.split("\n\n").next().unwrap_or_default();
         assert_eq!(first.trim().lines().count(), 1, "{}", done.stderr);
+        assert!(first.starts_with("hauld: "), "{}", done.stderr);
     }
 }
 

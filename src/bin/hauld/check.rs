@@ -55,9 +55,7 @@ pub fn run(given: Result<Given, String>) -> Findings {
         lines: Vec::new(),
     };
     let given = given.and_then(|given| {
-        let settings = given.settings();
-        let settings = settings.map_err(|error| one_line(&error.to_string()))?;
-        let config = Settings::into_config(settings)?;
+        let config = Settings::into_config(given.settings()?)?;
         Ok((given.config().map(Into::into), config))
     });
     match given {
@@ -68,10 +66,6 @@ pub fn run(given: Result<Given, String>) -> Findings {
         }
     }
     found
-}
-
-fn one_line(text: &str) -> String {
-    text.trim_start_matches("error: ").trim().replace('\n', " ")
 }
 
 fn check(config: &Config, file: Option<std::path::PathBuf>, found: &mut Findings) {

@@ -7,7 +7,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use haul::text::plain;
 use toml::{Spanned, Value};
@@ -92,8 +91,8 @@ impl Given {
     /// The values.
     ///
     /// # Errors
-    /// What is no value, and where it was said; in the form of the command line's own errors.
-    pub fn settings(&self) -> Result<Settings, clap::Error> {
+    /// A sentence: what is no value, and where it was said.
+    pub fn settings(&self) -> Result<Settings, String> {
         let mut settings = Settings::default();
         for Said { row, origin, texts } in &self.said {
             for text in texts {
@@ -161,21 +160,20 @@ impl Said {
     }
 }
 
-fn refusal(row: &Row, origin: &Origin, text: &str, why: &str) -> clap::Error {
+fn refusal(row: &Row, origin: &Origin, text: &str, why: &str) -> String {
     let text = haul::logging::escaped(text);
-    let message = match origin {
+    match origin {
         Origin::CommandLine if row.place == Place::Word => {
-            format!("invalid value '{text}' for '[{}]': {why}\n", row.value)
+            format!("invalid value '{text}' for '[{}]': {why}", row.value)
         }
         Origin::CommandLine => format!(
-            "invalid value '{text}' for '--{} <{}>': {why}\n",
+            "invalid value '{text}' for '--{} <{}>': {why}",
             row.name, row.value
         ),
         Origin::File(path, line) => {
-            format!("{}: line {line}: {}: {why}\n", path.display(), row.name)
+            format!("{}: line {line}: {}: {why}", path.display(), row.name)
         }
-    };
-    clap::Error::raw(ErrorKind::ValueValidation, message)
+    }
 }
 
 fn literal(row: &Row, texts: &[String]) -> String {
@@ -307,8 +305,7 @@ mod tests {
     }
 
     fn outcome(words: &[&str]) -> Result<String, String> {
-        let settings = given(words)?.settings();
-        let settings = settings.map_err(|error| error.to_string())?;
+        let settings = given(words)?.settings()?;
         Ok(format!("{settings:#?}"))
     }
 

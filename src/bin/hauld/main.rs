@@ -64,7 +64,6 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .max_term_width(100)
         .args_conflicts_with_subcommands(true)
-        .disable_help_subcommand(true)
         .arg(print)
         .subcommand(user)
         .subcommand(unit)
@@ -109,7 +108,7 @@ fn written(result: std::io::Result<()>) -> Result<(), String> {
 
 fn run(matches: &ArgMatches) -> Result<ExitCode, String> {
     let given = Given::collect(matches)?;
-    let mut settings = given.settings().unwrap_or_else(|error| error.exit());
+    let mut settings = given.settings()?;
     // Behind an option, clap takes the word for the directory.
     if let Some(name) = settings.dir().to_str()
         && command().find_subcommand(name).is_some()
@@ -229,7 +228,7 @@ fn print_findings(matches: &ArgMatches) -> ExitCode {
 
 fn print_unit(matches: &ArgMatches) -> Result<(), String> {
     let given = Given::collect(matches)?;
-    let settings = given.settings().unwrap_or_else(|error| error.exit());
+    let settings = given.settings()?;
     let config = settings.into_config()?;
     let unit = if matches.get_flag(unit::SOCKET) {
         unit::socket(&config)?

@@ -45,15 +45,22 @@ enum Command {
         about: About,
     },
     /// Give a user another password. It is asked for, or is the first line of standard input
-    Passwd { name: Name },
+    Passwd {
+        /// Whose
+        name: Name,
+    },
     /// Change what a user may do
     Set {
+        /// Who
         name: Name,
         #[command(flatten)]
         about: About,
     },
     /// Remove a user. Files stay
-    Remove { name: Name },
+    Remove {
+        /// Who
+        name: Name,
+    },
     /// Show all users
     List,
 }
