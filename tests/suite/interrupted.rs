@@ -93,6 +93,28 @@ fn p09_the_body_of_what_cannot_go_on_is_no_command() {
     assert_file(&server.path("f"), &content);
 }
 
+/// A name that no verb reaches would count as a file until somebody sweeps.
+#[test]
+fn p09_what_cannot_be_continued_leaves_no_hidden_name() {
+    let no_attributes = "fsetxattr:error=EOPNOTSUPP";
+    for (faults, arrives) in [(&[][..], 0), (&[no_attributes][..], 500)] {
+        let traced = Traced::watching("trace=fsetxattr", &[], faults);
+        let server = &traced.server;
+        let mut session = Control::login(server.addr());
+        assert_eq!(session.command("UPLOAD 100000000 f").code, 150);
+        assert_eq!(
+            hidden(server).len(),
+            1,
+            "it has its name from the beginning"
+        );
+        session.send(&bytes(9, arrives));
+        drop(session);
+        let gone = until(PATIENCE, || hidden(server).is_empty());
+        assert!(gone, "{arrives} bytes: {:?}", hidden(server));
+        assert_eq!(Control::login(server.addr()).command("PARTIAL f").code, 550);
+    }
+}
+
 #[test]
 fn p22_all_arrived_and_the_client_never_heard_of_it() {
     let server = Server::start(&[]);

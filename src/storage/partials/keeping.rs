@@ -15,7 +15,7 @@ use super::super::root::{LARGE_BYTES, Root, rename_new, stat_open};
 use super::super::staging::Upload;
 use super::{
     Before, DIGEST, Interrupted, Key, Opened, Owner, Partial, Place, RECORD, Removed, Yields, open,
-    record, remove, set_record,
+    record, recorded, remove, set_record,
 };
 
 /// Whoever looks whether a partial can be continued, or removes it, has it locked for some
@@ -261,11 +261,18 @@ impl Upload {
     ) -> io::Result<Option<Kept>> {
         let bytes = self.bytes_to_keep(at);
         if bytes == 0 {
+            // It may have its hidden name already.
+            self.forget_partial();
             return Ok(None);
         }
         let staged = self.staged()?;
-        staged.file().set_len(bytes)?;
-        record(staged.file(), bytes)?;
+        let cut = staged.file().set_len(bytes);
+        if let Err(error) = cut.and_then(|()| Ok(record(staged.file(), bytes)?)) {
+            if recorded(staged.file()).unwrap_or(0) == 0 {
+                self.forget_partial();
+            }
+            return Err(error);
+        }
         if !self.become_partial(again) {
             return Ok(None);
         }

@@ -192,6 +192,22 @@ fn nothing_is_kept_of_what_is_not_to_be_kept() {
 }
 
 #[test]
+fn a_hidden_name_under_which_nothing_could_be_continued_goes() {
+    let nest = nest();
+    for (interrupted, arrived) in [
+        (Interrupted::Kept, 0),
+        (Interrupted::KeptButOneByte, 0),
+        (Interrupted::KeptButOneByte, 1),
+    ] {
+        let mut upload = nest.begin("f", interrupted);
+        assert!(upload.take_partial_name());
+        upload.write(&b"x"[..arrived], 0).unwrap();
+        assert!(upload.keep(arrived as u64).unwrap().is_none());
+        assert!(names(nest.dir.path()).is_empty(), "{interrupted:?}");
+    }
+}
+
+#[test]
 fn a_new_upload_replaces_the_partial_from_the_beginning() {
     let nest = nest();
     nest.break_off("f", b"first").unwrap();
