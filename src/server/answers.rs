@@ -4,7 +4,7 @@ use super::commits::Answer;
 use super::conn::dispose_of;
 use super::{Id, Server};
 use crate::session::{Done, Input, Task};
-use crate::storage::partials::{Kept, Key};
+use crate::storage::partials::{Keeping, Kept};
 
 impl Server {
     pub(super) fn hear_background(&mut self) {
@@ -13,8 +13,8 @@ impl Server {
             self.tell(id, Input::PasswordChecked(answer));
         }
         while let Some((id, mut answer)) = self.shared.commits.answer() {
-            if let Answer::Committed { key, committed } = &mut answer {
-                self.kept(*key, committed.kept.take().map(|kept| *kept));
+            if let Answer::Committed { keeping, committed } = &mut answer {
+                self.kept(keeping.take(), committed.kept.take().map(|kept| *kept));
             }
             match answer {
                 Answer::Committed { committed, .. } if self.conn(id).is_none() => {
@@ -30,8 +30,8 @@ impl Server {
             match done {
                 Ok(Done::Counted(count, more)) => self.counts.counted(count, more, now),
                 Ok(Done::CountLost) => self.counts.lost(now),
-                Ok(Done::Kept { key, kept }) => self.kept(key, kept),
-                Ok(Done::Forgotten(key)) => self.shared.uploads.gone(key),
+                Ok(Done::Kept { keeping, kept }) => self.kept(keeping, kept),
+                Ok(Done::Forgotten(keeping)) => self.shared.uploads.gone(&keeping),
                 done => self.tell(id, Input::TaskDone(done)),
             }
         }
@@ -46,16 +46,17 @@ impl Server {
     }
 
     /// What there was of an upload that broke off is where it belongs.
-    fn kept(&mut self, key: Option<Key>, kept: Option<Kept>) {
-        let has_to_go = key.is_some_and(|key| self.shared.uploads.kept(key));
-        match (kept, key) {
+    fn kept(&mut self, keeping: Option<Keeping>, kept: Option<Kept>) {
+        let uploads = &mut self.shared.uploads;
+        let has_to_go = keeping.as_ref().is_some_and(|it| uploads.kept(it));
+        match (kept, keeping) {
             (Some(kept), _) if has_to_go => {
                 let task = Task::Forget(kept);
                 self.shared.background.order_unattended(task);
             }
             (Some(kept), _) => self.shared.sweeper.kept(kept),
-            (None, Some(key)) if has_to_go => {
-                self.shared.uploads.gone(key);
+            (None, Some(keeping)) if has_to_go => {
+                self.shared.uploads.gone(&keeping);
             }
             (None, _) => {}
         }

@@ -18,7 +18,7 @@ use super::dirty::DirtyMemory;
 use super::{Id, guarded};
 use crate::config::Durability;
 use crate::storage::commit::{self, Committed, Stored};
-use crate::storage::partials::Key;
+use crate::storage::partials::Keeping;
 use crate::storage::staging::{Publish, Upload, WriteBack};
 
 /// Uploads that share a batch. The first waits for the last of them, a few milliseconds; and of hundreds
@@ -58,11 +58,11 @@ enum Order {
 }
 
 /// Who waits for an upload.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Client {
     id: Id,
     /// Who wants to continue it waits too.
-    key: Option<Key>,
+    keeping: Option<Keeping>,
 }
 
 /// What came of an order.
@@ -71,7 +71,7 @@ pub enum Answer {
     /// An upload is in its place, or gone.
     Committed {
         /// What the order was given.
-        key: Option<Key>,
+        keeping: Option<Keeping>,
         /// Which.
         committed: Committed,
     },
@@ -138,19 +138,19 @@ impl Commits {
         })
     }
 
-    /// Has an upload published. An answer with `key` comes for sure.
+    /// Has an upload published. An answer with `keeping` comes for sure.
     ///
     /// # Errors
     /// The thread has ended, so the upload is gone.
     pub fn commit(
         &mut self,
         id: Id,
-        key: Option<Key>,
+        keeping: Option<Keeping>,
         lane: Lane,
         upload: Box<Upload>,
         how: Publish,
     ) -> Result<(), io::Error> {
-        self.send(lane, Order::Commit(Client { id, key }, upload, how))?;
+        self.send(lane, Order::Commit(Client { id, keeping }, upload, how))?;
         self.under_way += 1;
         Ok(())
     }
@@ -371,10 +371,10 @@ fn answers(clients: Vec<Client>, committed: Vec<Committed>) -> Vec<(Id, Answer)>
     let mut committed = committed.into_iter();
     clients
         .into_iter()
-        .map(|Client { id, key }| {
+        .map(|Client { id, keeping }| {
             let lost = || Committed::from(io::Error::other("it was not committed"));
             let committed = committed.next().unwrap_or_else(lost);
-            (id, Answer::Committed { key, committed })
+            (id, Answer::Committed { keeping, committed })
         })
         .collect()
 }

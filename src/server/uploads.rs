@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::Id;
-use crate::storage::partials::Key;
+use crate::storage::partials::{Keeping, Key};
 
 /// Uploads that are running, and those that have just broken off.
 #[derive(Debug, Default)]
@@ -21,10 +21,8 @@ pub struct Uploads {
 struct Entry {
     /// The last session that began.
     writer: Option<Id>,
-    /// Broken off, and on the way to the disk.
-    keeping: usize,
-    /// So many of them are of no use any more, since another upload has begun.
-    outdated: usize,
+    /// Broken off, and on the way to the disk, or from there if it is outdated.
+    keeping: Vec<Keeping>,
     waiting: Vec<Id>,
 }
 
@@ -33,7 +31,7 @@ impl Uploads {
     pub fn begin(&mut self, key: Key, id: Id) {
         let entry = self.all.entry(key).or_default();
         entry.writer = Some(id);
-        entry.outdated = entry.keeping;
+        entry.keeping.iter().for_each(Keeping::outdate);
     }
 
     /// A session writes no more, for whatever reason.
@@ -48,34 +46,35 @@ impl Uploads {
 
     /// What a session wrote is being kept. False: another one has begun since, and nothing of it is
     /// wanted.
-    pub fn keep(&mut self, key: Key, id: Id) -> bool {
-        let entry = self.all.entry(key).or_default();
-        entry.keeping += 1;
-        self.keeping += 1;
+    pub fn keep(&mut self, keeping: &Keeping, id: Id) -> bool {
+        let entry = self.all.entry(keeping.key()).or_default();
         let is_wanted = entry.writer.is_none_or(|writer| writer == id);
-        entry.outdated += usize::from(!is_wanted);
+        if !is_wanted {
+            keeping.outdate();
+        }
+        entry.keeping.push(keeping.clone());
+        self.keeping += 1;
         is_wanted
     }
 
     /// It is kept, or gone. True: it has to go, and [`Uploads::gone`] is to be called when it has.
-    /// Those that began first are taken to be done first.
-    pub fn kept(&mut self, key: Key) -> bool {
-        let Some(entry) = self.all.get_mut(&key) else {
-            return false;
-        };
-        if entry.outdated > 0 {
-            entry.outdated -= 1;
+    /// Those that began later may be done first.
+    pub fn kept(&mut self, keeping: &Keeping) -> bool {
+        if keeping.is_outdated() {
             return true;
         }
-        self.gone(key);
+        self.gone(keeping);
         false
     }
 
     /// What had to go has gone.
-    pub fn gone(&mut self, key: Key) {
-        if let Some(entry) = self.all.get_mut(&key) {
-            entry.keeping = entry.keeping.saturating_sub(1);
-            self.keeping = self.keeping.saturating_sub(1);
+    pub fn gone(&mut self, keeping: &Keeping) {
+        let key = keeping.key();
+        if let Some(entry) = self.all.get_mut(&key)
+            && let Some(at) = entry.keeping.iter().position(|it| it.is_of(keeping))
+        {
+            entry.keeping.swap_remove(at);
+            self.keeping -= 1;
             self.settle(key);
         }
     }
@@ -116,11 +115,71 @@ impl Uploads {
     }
 
     fn settle(&mut self, key: Key) {
-        let over = |entry: &Entry| entry.writer.is_none() && entry.keeping == 0;
+        let over = |entry: &Entry| entry.writer.is_none() && entry.keeping.is_empty();
         if self.all.get(&key).is_some_and(over)
             && let Some(entry) = self.all.remove(&key)
         {
             self.freed.extend(entry.waiting);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::partials::{Interrupted, Owner};
+    use crate::storage::path::VirtualPath;
+    use crate::storage::root::Root;
+    use crate::storage::staging::Upload;
+
+    const ID: Id = Id {
+        key: 1,
+        generation: 1,
+    };
+
+    /// What is told of uploads of one name, each of which has begun and broken off.
+    fn kept<const N: usize>(uploads: &mut Uploads) -> [Keeping; N] {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let path = VirtualPath::root().join(b"f");
+        std::array::from_fn(|_| {
+            let owner = Owner::user(b"me");
+            let upload = Upload::create_for(&root, &path, &owner, Interrupted::Kept).unwrap();
+            let keeping = upload.keeping().unwrap();
+            uploads.begin(keeping.key(), ID);
+            assert!(uploads.keep(&keeping, ID));
+            uploads.end(keeping.key(), ID);
+            keeping
+        })
+    }
+
+    #[test]
+    fn the_last_that_began_is_wanted_whichever_is_kept_first() {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
+            let mut uploads = Uploads::default();
+            let all: [Keeping; 3] = kept(&mut uploads);
+            for at in order {
+                assert!(!uploads.reach(all[at].key(), ID), "something is being kept");
+                let has_to_go = uploads.kept(&all[at]);
+                assert_eq!(has_to_go, at != 2, "{at} of {order:?}");
+                if has_to_go {
+                    uploads.gone(&all[at]);
+                }
+            }
+            assert!(uploads.reach(all[0].key(), ID) && !uploads.is_keeping());
+        }
+    }
+
+    #[test]
+    fn what_is_on_its_way_out_takes_nothing_along_that_began_later() {
+        let mut uploads = Uploads::default();
+        let [first] = kept(&mut uploads);
+        uploads.begin(first.key(), ID);
+        assert!(uploads.kept(&first));
+        // Another one, while the first is being removed.
+        let [second] = kept(&mut uploads);
+        assert!(!uploads.kept(&second));
+        uploads.gone(&first);
+        assert!(!uploads.is_keeping());
     }
 }

@@ -14,7 +14,7 @@ use crate::proto::upload::hex;
 use crate::storage::commit::Renamed;
 use crate::storage::copying;
 use crate::storage::ledger::Count;
-use crate::storage::partials::{self, Kept, Key, Record};
+use crate::storage::partials::{self, Keeping, Kept, Record};
 use crate::storage::room::NoSpace;
 use crate::storage::staging::Upload;
 
@@ -121,12 +121,12 @@ pub enum Done {
     /// An upload that broke off is dealt with.
     Kept {
         /// Which.
-        key: Option<Key>,
+        keeping: Option<Keeping>,
         /// What there is of it now.
         kept: Option<Kept>,
     },
     /// A partial is gone.
-    Forgotten(Key),
+    Forgotten(Keeping),
     /// A count was lost with the piece that was being counted.
     CountLost,
     /// Nothing to tell.
@@ -173,18 +173,18 @@ impl Task {
                 Ok(Done::Counted(count, more))
             }
             Task::Keep { upload, at } => {
-                let key = upload.key();
+                let keeping = upload.keeping();
                 let kept = upload.keep_or_lose(at);
-                Ok(Done::Kept { key, kept })
+                Ok(Done::Kept { keeping, kept })
             }
             Task::Record(record) => {
                 record.run();
                 Ok(Done::Nothing)
             }
             Task::Forget(kept) => {
-                let key = kept.place.key();
+                let keeping = kept.keeping.clone();
                 kept.forget();
-                Ok(Done::Forgotten(key))
+                Ok(Done::Forgotten(keeping))
             }
             Task::Dispose(descriptor) => {
                 drop(descriptor);
@@ -197,10 +197,13 @@ impl Task {
     pub fn when_lost(&self) -> Option<Done> {
         match self {
             Task::Keep { upload, .. } => {
-                let key = upload.key();
-                Some(Done::Kept { key, kept: None })
+                let keeping = upload.keeping();
+                Some(Done::Kept {
+                    keeping,
+                    kept: None,
+                })
             }
-            Task::Forget(kept) => Some(Done::Forgotten(kept.place.key())),
+            Task::Forget(kept) => Some(Done::Forgotten(kept.keeping.clone())),
             Task::Count(_) => Some(Done::CountLost),
             Task::Digest { .. } | Task::PartialDigest { .. } | Task::Hash { .. } => None,
             Task::Copy { .. } | Task::SyncNames(_) | Task::Record(_) | Task::Dispose(_) => None,

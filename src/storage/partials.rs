@@ -38,7 +38,7 @@ use super::root::{LARGE_BYTES, Root, stat_in, stat_open};
 use super::staging::Upload;
 use crate::proto::facts::Kind;
 use crate::proto::upload::hex;
-pub use keeping::{Kept, Record};
+pub use keeping::{Keeping, Kept, Record};
 pub use sweep::{Index, Sweep, clear_dir, remove_older};
 pub use withdrawal::Withdrawal;
 pub(super) use withdrawal::Withdrawn;
@@ -363,7 +363,7 @@ pub enum Interrupted {
 /// What a running upload is to its partial.
 #[derive(Debug)]
 pub(super) struct Partial {
-    pub(super) key: Key,
+    keeping: Keeping,
     interrupted: Interrupted,
     /// Where this upload began to write.
     from: u64,
@@ -427,7 +427,7 @@ fn measured(file: &File) -> io::Result<(Amount, u64)> {
 impl Partial {
     fn new(key: Key, interrupted: Interrupted) -> Partial {
         Partial {
-            key,
+            keeping: Keeping::new(key),
             interrupted,
             from: 0,
             may_be_named: true,
@@ -437,13 +437,18 @@ impl Partial {
         }
     }
 
+    /// Device and inode of its directory.
+    pub(super) fn dir(&self) -> (u64, u64) {
+        self.keeping.key().dir()
+    }
+
     /// What there was of it and has not yielded yet.
     pub(super) fn before(&self) -> Option<&Before> {
         self.before.as_ref()
     }
 
     pub(super) fn name(&self) -> &[u8] {
-        self.key.name.as_bytes()
+        self.keeping.name()
     }
 }
 

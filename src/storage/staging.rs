@@ -349,7 +349,7 @@ impl Upload {
     /// Device and inode of its directory.
     pub(super) fn dir_identity(&self) -> Result<(u64, u64), Errno> {
         match &self.partial {
-            Some(partial) => Ok(partial.key.dir()),
+            Some(partial) => Ok(partial.dir()),
             None => stat_open(&self.dir).map(|meta| (meta.dev, meta.ino)),
         }
     }

@@ -303,6 +303,23 @@ fn p23_of_two_uploads_of_one_name_that_ended_behind_their_data_the_later_one_is_
     four_questions(server, server.descriptors());
 }
 
+/// Of the second there is nothing to keep, so it is done with while the disk has the first.
+#[test]
+fn p23_an_upload_that_was_begun_again_is_not_offered_though_it_is_kept_last() {
+    let traced = Traced::start(&[], &["fsync:delay_enter=1500000:when=1"]);
+    let server = &traced.server;
+    break_off(server, "f", 1000, &bytes(28, 400));
+    assert!(
+        until(PATIENCE, || traced.is_told("fsync(")),
+        "the first is being kept"
+    );
+    break_off(server, "f", 1000, b"");
+    let mut back = Control::login(server.addr());
+    assert_eq!(back.command("PARTIAL f").code, 550);
+    assert!(hidden(server).is_empty());
+    four_questions(server, server.descriptors());
+}
+
 /// Nor does anybody collect more of them than of others.
 #[test]
 fn p23_of_uploads_that_ended_behind_their_data_as_many_are_kept_as_of_any() {

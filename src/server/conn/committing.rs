@@ -91,21 +91,19 @@ impl Conn {
             self.lane = Lane::of(&upload);
         }
         // Should it be withdrawn, whoever wants to continue it waits until what is kept can be found.
-        let key = self.withdrawal.as_ref().and(upload.key());
-        if let Some(key) = key
-            && !shared.uploads.keep(key, self.id)
+        let keeping = self.withdrawal.as_ref().and(upload.keeping());
+        if let Some(keeping) = &keeping
+            && !shared.uploads.keep(keeping, self.id)
         {
             upload.forget_partial();
         }
         let (commits, lane) = (&mut shared.commits, self.lane);
-        let Err(error) = commits.commit(self.id, key, lane, upload, *how) else {
+        let Err(error) = commits.commit(self.id, keeping.clone(), lane, upload, *how) else {
             self.committing += 1;
             return None;
         };
-        if let Some(key) = key
-            && shared.uploads.kept(key)
-        {
-            shared.uploads.gone(key);
+        if let Some(keeping) = keeping {
+            shared.uploads.gone(&keeping);
         }
         // Answers come in order, and those before this one will not come any more.
         self.dead |= self.committing > 0;

@@ -381,8 +381,8 @@ impl Conn {
     /// Has something done whose outcome is not told to the session.
     pub(super) fn order_unattended(&self, mut task: Task, shared: &mut Shared) {
         if let Task::Keep { upload, .. } = &mut task
-            && let Some(key) = upload.key()
-            && !shared.uploads.keep(key, self.id)
+            && let Some(keeping) = upload.keeping()
+            && !shared.uploads.keep(&keeping, self.id)
         {
             upload.forget_partial();
         }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FlockOperation};
@@ -41,6 +42,40 @@ impl Record {
     }
 }
 
+/// One upload, to those who know when what is kept of it is of no use any more.
+#[derive(Debug, Clone)]
+pub struct Keeping(Arc<(Key, AtomicBool)>);
+
+impl Keeping {
+    pub(super) fn new(key: Key) -> Keeping {
+        Keeping(Arc::new((key, AtomicBool::new(false))))
+    }
+
+    pub(super) fn name(&self) -> &[u8] {
+        self.0.0.name.as_bytes()
+    }
+
+    /// Whose partial of what.
+    pub fn key(&self) -> Key {
+        self.0.0
+    }
+
+    /// Another upload has begun since, or what there was is removed: nothing of it is wanted.
+    pub fn outdate(&self) {
+        self.0.1.store(true, Ordering::Release);
+    }
+
+    /// Whether that was said.
+    pub fn is_outdated(&self) -> bool {
+        self.0.1.load(Ordering::Acquire)
+    }
+
+    /// Whether both are of the same upload.
+    pub fn is_of(&self, other: &Keeping) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// A partial that has come to be.
 #[derive(Debug)]
 pub struct Kept {
@@ -48,6 +83,8 @@ pub struct Kept {
     pub place: Place,
     /// How much there is.
     pub bytes: u64,
+    /// Of which upload.
+    pub keeping: Keeping,
     ino: u64,
 }
 
@@ -88,7 +125,7 @@ impl Upload {
         let Some(partial) = &mut self.partial else {
             return Ok(None);
         };
-        let (key, from) = (partial.key, partial.from);
+        let (key, from) = (partial.keeping.key(), partial.from);
         let Some(Before { amount, how, .. }) = partial.before.take() else {
             return Ok(None);
         };
@@ -120,7 +157,17 @@ impl Upload {
 
     /// What others who want to continue it know it by.
     pub fn key(&self) -> Option<Key> {
-        self.partial.as_ref().map(|partial| partial.key)
+        self.partial.as_ref().map(|partial| partial.keeping.key())
+    }
+
+    /// What says whether anything of it is still wanted.
+    pub fn keeping(&self) -> Option<Keeping> {
+        self.partial.as_ref().map(|partial| partial.keeping.clone())
+    }
+
+    fn is_outdated(&self) -> bool {
+        let partial = self.partial.as_ref();
+        partial.is_some_and(|partial| partial.keeping.is_outdated())
     }
 
     /// Nothing is kept of it from here on: it is complete, or of no use.
@@ -260,7 +307,7 @@ impl Upload {
         again: impl FnMut() -> bool,
     ) -> io::Result<Option<Kept>> {
         let bytes = self.bytes_to_keep(at);
-        if bytes == 0 {
+        if bytes == 0 || self.is_outdated() {
             // It may have its hidden name already.
             self.forget_partial();
             return Ok(None);
@@ -273,6 +320,10 @@ impl Upload {
             }
             return Err(error);
         }
+        // That may have taken long enough for another upload to begin, or to be kept under that name.
+        if self.is_outdated() {
+            self.forget_partial();
+        }
         if !self.become_partial(again) {
             return Ok(None);
         }
@@ -282,9 +333,10 @@ impl Upload {
             place: Place {
                 root: self.root.clone(),
                 dir: self.dir.clone(),
-                key: partial.key,
+                key: partial.keeping.key(),
             },
             bytes,
+            keeping: partial.keeping.clone(),
             ino,
         }))
     }

@@ -397,3 +397,20 @@ fn a_partial_that_another_has_replaced_takes_nothing_along_when_it_is_forgotten(
     assert!(matches!(newer.forget(), Removed::Gone(None)));
     assert_eq!(names(nest.dir.path()), Vec::<String>::new());
 }
+
+#[test]
+fn what_is_outdated_takes_no_name_from_what_is_wanted() {
+    let nest = nest();
+    let mut older = nest.begin("f", Interrupted::Kept);
+    older.write(b"older", 0).unwrap();
+    older.keeping().unwrap().outdate();
+    let newer = nest.break_off("f", b"newer!").unwrap();
+    assert!(older.keep(5).unwrap().is_none());
+    assert_eq!(nest.bytes("f"), Some(newer.bytes));
+    let mut named = nest.begin("g", Interrupted::Kept);
+    assert!(named.take_partial_name());
+    named.write(b"x", 0).unwrap();
+    named.keeping().unwrap().outdate();
+    assert!(named.keep(1).unwrap().is_none());
+    assert_eq!(names(nest.dir.path()).len(), 1);
+}
