@@ -516,6 +516,10 @@ impl Conn {
                 let more_behind = false;
                 free.then_some(Input::Reached { free, more_behind })
             }
+            Action::Outdate(key) => {
+                shared.uploads.outdate(key);
+                None
+            }
             Action::Run(task) if task.is_unattended() => {
                 self.order_unattended(task, shared);
                 None

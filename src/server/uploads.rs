@@ -34,6 +34,13 @@ impl Uploads {
         entry.keeping.iter().for_each(Keeping::outdate);
     }
 
+    /// What there was is removed: nothing is wanted of what is being kept.
+    pub fn outdate(&mut self, key: Key) {
+        if let Some(entry) = self.all.get(&key) {
+            entry.keeping.iter().for_each(Keeping::outdate);
+        }
+    }
+
     /// A session writes no more, for whatever reason.
     pub fn end(&mut self, key: Key, id: Id) {
         if let Some(entry) = self.all.get_mut(&key)
@@ -180,6 +187,18 @@ mod tests {
         let [second] = kept(&mut uploads);
         assert!(!uploads.kept(&second));
         uploads.gone(&first);
+        assert!(!uploads.is_keeping());
+    }
+
+    #[test]
+    fn nothing_is_wanted_of_what_was_removed() {
+        let mut uploads = Uploads::default();
+        let [before, after] = kept(&mut uploads);
+        assert!(before.is_outdated() && !after.is_outdated());
+        uploads.outdate(after.key());
+        assert!(uploads.kept(&after) && uploads.kept(&before));
+        uploads.gone(&after);
+        uploads.gone(&before);
         assert!(!uploads.is_keeping());
     }
 }

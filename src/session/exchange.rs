@@ -103,6 +103,8 @@ pub enum Action {
     /// ended, for it has lost its client, and what it leaves is waited for. Answered by
     /// [`Input::Reached`].
     Reach(Key),
+    /// What there was of this partial is removed: nothing that is being kept of it is wanted.
+    Outdate(Key),
     /// Do work that takes long. Answered by [`Input::TaskDone`].
     Run(Task),
     /// The client begins TLS behind what was said so far: from here on everything travels inside it.

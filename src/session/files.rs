@@ -107,10 +107,11 @@ pub(super) fn dele(login: &mut Login, turn: &mut Turn) -> Handled {
         done => done?,
     }
     dispose_of(kept, turn);
-    if let Ok(place) = Place::of(&login.home, &path, &login.owner)
-        && let Removed::Gone(large) = place.remove()
-    {
-        dispose_of(large, turn);
+    if let Ok(place) = Place::of(&login.home, &path, &login.owner) {
+        if let Removed::Gone(large) = place.remove() {
+            dispose_of(large, turn);
+        }
+        turn.out.push(Action::Outdate(place.key()));
     }
     Ok(Reply::new(250, "Removed.").into())
 }

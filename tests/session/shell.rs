@@ -387,6 +387,8 @@ impl Shell {
                     last_word = Some("Reach");
                     self.ask(Question::Reach);
                 }
+                // What is unattended is done at once: nothing is being kept.
+                Action::Outdate(_) => {}
                 Action::Run(task) if task.is_unattended() => {
                     task.run(&AtomicBool::new(false)).unwrap();
                 }

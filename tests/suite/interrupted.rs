@@ -320,6 +320,26 @@ fn p23_an_upload_that_was_begun_again_is_not_offered_though_it_is_kept_last() {
     four_questions(server, server.descriptors());
 }
 
+/// Otherwise APPE would continue what was removed.
+#[test]
+fn p23_what_is_being_kept_goes_when_its_name_is_removed() {
+    let traced = Traced::start(&[], &["fsync:delay_enter=1500000:when=1"]);
+    let server = &traced.server;
+    fs::write(server.path("f"), "old").expect("writing");
+    break_off(server, "f", 1000, &bytes(30, 400));
+    assert!(
+        until(PATIENCE, || traced.is_told("fsync(")),
+        "it is being kept"
+    );
+    let mut back = Control::login(server.addr());
+    assert_eq!(back.command("DELE f").code, 250);
+    // Who asks waits until nothing is being kept any more.
+    assert_eq!(back.command("PARTIAL f").code, 550);
+    assert_eq!(back.command("SIZE f").code, 550);
+    assert!(hidden(server).is_empty());
+    four_questions(server, server.descriptors());
+}
+
 /// Nor does anybody collect more of them than of others.
 #[test]
 fn p23_of_uploads_that_ended_behind_their_data_as_many_are_kept_as_of_any() {
