@@ -78,7 +78,8 @@ pub struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration_or_none)]
     pub ramp: Duration,
 
-    /// Operations under way in one session without waiting (UPLOAD, DOWNLOAD and NOOP)
+    /// Operations under way in one session without waiting (UPLOAD, DOWNLOAD and NOOP). Answers come in
+    /// order: a download behind an upload is answered with it, and takes as long
     #[arg(long, value_name = "N", default_value = "1")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub in_flight: u16,

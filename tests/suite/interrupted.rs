@@ -139,6 +139,26 @@ fn p22_all_arrived_and_the_client_never_heard_of_it() {
     assert_file(&server.path("f"), &content);
 }
 
+/// What README warns of: SIZE is that of the published file, and curl goes by it.
+#[test]
+fn a_published_file_that_is_as_large_hides_what_is_kept() {
+    let server = Server::start(&[]);
+    let content = bytes(6, 1000);
+    let local = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(local.path(), &content).expect("writing");
+    let path = local.path().to_str().expect("UTF-8");
+    for (old, sends_nothing) in [(1000, true), (1001, true), (999, false)] {
+        let old = bytes(7, old);
+        fs::write(server.path("f"), &old).expect("writing");
+        break_off(&server, "f", 1000, &content[..400]);
+        let done = curl(&["-C", "-", "-T", path, &url(&server, "f")]);
+        assert_eq!(done.code == 0, sends_nothing, "{done:?}");
+        assert_file(&server.path("f"), &old);
+        curl(&["-T", path, &url(&server, "f")]).ok();
+        assert_file(&server.path("f"), &content);
+    }
+}
+
 /// Waits until an upload of the server has so many bytes.
 fn until_received(server: &Server, bytes: u64) {
     let received = || {
