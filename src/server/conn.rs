@@ -218,7 +218,7 @@ impl Conn {
     /// The answer to [`Action::Reach`], when it was not there at once.
     pub fn tell_reached(&mut self, free: bool, shared: &mut Shared) {
         if self.readable && self.unread.len() - self.unread_at < INPUT_BYTES {
-            self.read(shared);
+            self.read(shared, &mut 0);
         }
         let more_behind = self.unread_at < self.unread.len();
         self.tell(Input::Reached { free, more_behind }, shared);

@@ -52,7 +52,7 @@ impl Conn {
             // What a line is answered with may depend on whether anything has arrived behind it.
             let last = self.unread.len() - self.unread_at <= LINE_BYTES_MAX;
             if last && self.readable && self.wants_input(shared) {
-                changed |= self.read(shared);
+                changed |= self.read(shared, budget);
                 if self.dead || self.closing.is_some() {
                     break;
                 }
@@ -82,7 +82,7 @@ impl Conn {
                     if !self.wants_input(shared) || !self.readable || full {
                         break;
                     }
-                    if !self.read(shared) {
+                    if !self.read(shared, budget) {
                         break;
                     }
                     changed = true;
@@ -102,7 +102,7 @@ impl Conn {
     /// told of it yet.
     pub(super) fn hear_out(&mut self, shared: &mut Shared) {
         if self.unread.len() - self.unread_at < INPUT_BYTES {
-            self.read(shared);
+            self.read(shared, &mut 0);
         }
         let world = shared.world.clone();
         let held_max = world.config.limits.replies_bytes_max;
@@ -120,8 +120,9 @@ impl Conn {
         }
     }
 
-    /// Reads what the client sent. False: there was nothing.
-    pub(super) fn read(&mut self, shared: &mut Shared) -> bool {
+    /// Reads what the client sent; what that cost beside it is taken off the budget. False: there was
+    /// nothing.
+    pub(super) fn read(&mut self, shared: &mut Shared, budget: &mut usize) -> bool {
         if self.ended {
             return false;
         }
@@ -142,7 +143,7 @@ impl Conn {
             self.unread_at = 0;
         }
         if self.tls.is_some() {
-            return self.read_decrypted(shared);
+            return self.read_decrypted(shared, budget);
         }
         let room = self.unread.capacity() - self.unread.len();
         match rustix::io::read(&self.control, spare_capacity(&mut self.unread)) {

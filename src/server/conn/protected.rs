@@ -88,10 +88,11 @@ impl Conn {
     }
 
     /// False: there was nothing.
-    pub(super) fn read_decrypted(&mut self, shared: &mut Shared) -> bool {
+    pub(super) fn read_decrypted(&mut self, shared: &mut Shared, budget: &mut usize) -> bool {
         let Some(tls) = &mut self.tls else {
             return false;
         };
+        let before = self.unread.len();
         let socket = self.control.as_fd();
         let read = tls.read(socket, &mut self.unread, &mut shared.tools.tls, usize::MAX);
         if self.handshake_until.is_some() && !tls.is_handshaking() {
@@ -99,7 +100,12 @@ impl Conn {
             log::debug!("{} uses {}", self.session.peer(), tls.agreed());
         }
         match read {
-            Read::Moved(_) => true,
+            Read::Moved(n) => {
+                // What it gave takes its share where it is used.
+                let gave = self.unread.len() - before;
+                *budget = budget.saturating_sub(READ_COST + n.saturating_sub(gave));
+                true
+            }
             Read::Blocked => {
                 self.readable = false;
                 false
@@ -150,10 +156,10 @@ impl Conn {
             if self.ended {
                 return Step::Done(Outcome::Broken);
             }
-            if !self.readable || self.dead || self.closing.is_some() || !self.read(shared) {
+            let may_read = self.readable && !self.dead && self.closing.is_none();
+            if !may_read || !self.read(shared, budget) {
                 return Step::Blocked;
             }
-            *budget = budget.saturating_sub(READ_COST);
         }
     }
 

@@ -1,24 +1,27 @@
 //! Clients that vanish, and clients that send what TLS allows and nobody needs (T09, T10, T12).
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
+use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustls::client::UnbufferedClientConnection;
+use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::pki_types::ServerName;
-use rustls::unbuffered::{ConnectionState, EncodeTlsData, UnbufferedStatus};
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion,
+};
 
 use super::secure;
 use crate::common::bytewise::{reset, rest_of};
 use crate::common::content::{MIB, assert_file, bytes};
 use crate::common::control::Control;
-use crate::common::secure::{Secure, is_over};
+use crate::common::secure::{Pair, Secure, is_over};
 use crate::common::server::{Server, four_questions};
 use crate::common::tools::run;
+use crate::common::trace::{Call, Traced};
 use crate::common::{PATIENCE, heavy, until, wait_for};
 
 /// Nothing is left to do for the server, and so it does nothing.
@@ -185,66 +188,49 @@ fn t10_floods_end_or_do_no_harm() {
     four_questions(&server, baseline);
 }
 
-/// A client that says how its records are cut.
+/// A client that cuts its records itself: rustls never sends one with nothing in it.
 struct Cutting {
-    connection: UnbufferedClientConnection,
-    session: Control,
-    incoming: Vec<u8>,
+    socket: TcpStream,
+    encrypter: Box<dyn MessageEncrypter>,
+    sequence: u64,
 }
 
 impl Cutting {
-    fn new(server: &Server, config: ClientConfig) -> Cutting {
-        let name = ServerName::try_from("localhost").expect("a name");
-        let connection = UnbufferedClientConnection::new(Arc::new(config), name);
-        let mut cutting = Cutting {
-            connection: connection.expect("a client"),
-            session: behind_auth(server),
-            incoming: Vec::new(),
+    /// Its handshake is done.
+    fn new(server: &Server, mut config: ClientConfig) -> Cutting {
+        config.enable_secret_extraction = true;
+        let (connection, socket) = Secure::connect(server.addr(), config).stream.into_parts();
+        let suite = connection.negotiated_cipher_suite().expect("a suite");
+        let suite = suite.tls13().expect("TLS 1.3");
+        let secrets = connection.dangerous_extract_secrets().expect("secrets");
+        let (sequence, secrets) = secrets.tx;
+        let (key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
+            _ => panic!("an unknown suite"),
         };
-        cutting.records(&[]);
-        cutting
-    }
-
-    fn encoded(data: &mut EncodeTlsData<'_, rustls::client::ClientConnectionData>) -> Vec<u8> {
-        let mut buffer = vec![0; 32 << 10];
-        let n = data.encode(&mut buffer).expect("room");
-        buffer.truncate(n);
-        buffer
-    }
-
-    /// Finishes the handshake, and makes a record of each.
-    fn records(&mut self, contents: &[&[u8]]) -> Vec<u8> {
-        loop {
-            let UnbufferedStatus { discard, state, .. } =
-                self.connection.process_tls_records(&mut self.incoming);
-            let mut socket = self.session.stream();
-            match state.expect("TLS") {
-                ConnectionState::EncodeTlsData(mut data) => {
-                    let bytes = Cutting::encoded(&mut data);
-                    socket.write_all(&bytes).expect("sending");
-                }
-                ConnectionState::TransmitTlsData(data) => data.done(),
-                ConnectionState::BlockedHandshake => {
-                    let mut chunk = [0; 16 << 10];
-                    self.incoming.drain(..discard);
-                    let n = socket.read(&mut chunk).expect("an answer");
-                    assert!(n > 0, "the server has closed");
-                    self.incoming.extend_from_slice(&chunk[..n]);
-                    continue;
-                }
-                ConnectionState::WriteTraffic(mut traffic) => {
-                    let mut all = Vec::new();
-                    for content in contents {
-                        let mut buffer = [0; 4096];
-                        let n = traffic.encrypt(content, &mut buffer).expect("room");
-                        all.extend_from_slice(&buffer[..n]);
-                    }
-                    return all;
-                }
-                state => panic!("{state:?}"),
-            }
-            self.incoming.drain(..discard);
+        Cutting {
+            socket,
+            encrypter: suite.aead_alg.encrypter(key, iv),
+            sequence,
         }
+    }
+
+    /// A record of each.
+    fn records(&mut self, contents: &[&[u8]]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for content in contents {
+            let plain = OutboundPlainMessage {
+                typ: ContentType::ApplicationData,
+                version: ProtocolVersion::TLSv1_3,
+                payload: OutboundChunks::from(*content),
+            };
+            let sealed = self.encrypter.encrypt(plain, self.sequence);
+            all.extend(sealed.expect("a record").encode());
+            self.sequence += 1;
+        }
+        all
     }
 }
 
@@ -259,7 +245,7 @@ fn t10_records_with_nothing_in_them_keep_nobody_waiting() {
     for _ in 0..100 {
         let flood = rude.records(&empty);
         // The server may have had enough of it.
-        if rude.session.stream().write_all(&flood).is_err() {
+        if rude.socket.write_all(&flood).is_err() {
             break;
         }
         assert_eq!(other.command("NOOP").0, 200);
@@ -269,6 +255,37 @@ fn t10_records_with_nothing_in_them_keep_nobody_waiting() {
     drop((rude, other));
     is_quiet(&server);
     four_questions(&server, baseline);
+}
+
+/// So many of them as TLS allows behind each byte of a line that is as long as a line may be: megabytes,
+/// and nobody has logged in.
+#[test]
+fn t10_records_with_nothing_in_them_are_decrypted_a_few_at_a_time() {
+    const IN_A_ROW: usize = 32;
+    let pair = Pair::new();
+    let options = pair.options();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let traced = Traced::watching("trace=epoll_wait,read", &options, &[]);
+    let mut rude = Cutting::new(&traced.server, pair.client());
+    let mut contents = [&b""[..]; IN_A_ROW + 1];
+    contents[IN_A_ROW] = b"x";
+    let flood: Vec<u8> = (0..4200).flat_map(|_| rude.records(&contents)).collect();
+    rude.socket.write_all(&flood).expect("sending");
+    rest_of(&rude.socket);
+    let calls = traced.calls();
+    let of_sockets = |call: &Call| {
+        call.descriptor(0)
+            .is_some_and(|(_, it)| it.contains("socket"))
+    };
+    let turns = calls.split(|call| call.is("epoll_wait"));
+    let read = |turn: &[Call]| -> i64 {
+        let reads = turn.iter().filter(|call| of_sockets(call));
+        reads.map(|call| call.result.max(0)).sum()
+    };
+    let read: Vec<i64> = turns.map(read).filter(|bytes| *bytes > 0).collect();
+    assert!(read.iter().sum::<i64>() > flood.len() as i64, "{read:?}");
+    // Between two looks at all sockets a session may have several turns, each of a quarter of a MiB.
+    assert!(read.iter().all(|bytes| *bytes < 2 * MIB as i64), "{read:?}");
 }
 
 /// lftp speaks TLS with GnuTLS. In one session: a hundred uploads, their downloads, and a listing
