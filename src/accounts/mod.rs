@@ -42,7 +42,7 @@ pub enum Permission {
     Append = 1 << 3,
     /// Remove files and directories.
     Delete = 1 << 4,
-    /// Rename files and directories.
+    /// Rename files and directories; to replace one needs Write or Delete as well.
     Rename = 1 << 5,
     /// Make directories.
     Mkdir = 1 << 6,

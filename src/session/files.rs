@@ -129,7 +129,11 @@ pub(super) fn rnto(login: &mut Login, turn: &mut Turn) -> Handled {
     };
     let to = login.new_path(turn.argument)?;
     let kept = login.home.keep_if_large(&to);
-    match login.home.rename(&from, &to) {
+    // What it replaces is gone, as behind STOR or DELE.
+    let may_replace = [Permission::Write, Permission::Delete]
+        .into_iter()
+        .any(|it| login.check(it).is_ok());
+    match login.home.rename(&from, &to, may_replace) {
         Ok(renamed) => {
             dispose_of(kept, turn);
             let reply = Reply::new(250, "Renamed.");
@@ -142,6 +146,9 @@ pub(super) fn rnto(login: &mut Login, turn: &mut Turn) -> Handled {
         Err(error) => Err(match Errno::from_io_error(&error) {
             Some(Errno::XDEV) => Reply::new(553, "That is on another file system."),
             Some(Errno::ISDIR) => Reply::new(553, "The new name is a directory."),
+            Some(Errno::EXIST) => {
+                Reply::new(553, "The new name is taken, and is not to be replaced.")
+            }
             Some(Errno::INVAL) => Reply::new(553, "A directory cannot be moved into itself."),
             _ => error.into(),
         }),

@@ -259,12 +259,8 @@ fn state_of<D: Digest>(read: impl Fn(&mut dyn FnMut(&[u8])) -> io::Result<()>) -
 }
 
 fn digest_of_partial(file: &File, bytes: u64, cancelled: &AtomicBool) -> io::Result<String> {
-    if let Some(known) = partials::remembered_digest(file, bytes) {
-        return Ok(known);
-    }
-    let digest = digest(file, bytes, Algorithm::Sha256, cancelled)?;
-    partials::remember_digest(file, bytes, &digest);
-    Ok(digest)
+    let compute = || digest(file, bytes, Algorithm::Sha256, cancelled);
+    partials::digest_remembered(file, bytes, compute)
 }
 
 fn read_all(

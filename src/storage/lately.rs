@@ -157,7 +157,7 @@ mod tests {
         root.begin_turn();
         root.create_dir(&at("d"), 0o755).unwrap();
         assert!(store(&root, "d/1") && store(&below, "d/2"));
-        root.rename(&at("d"), &at("e")).unwrap();
+        root.rename(&at("d"), &at("e"), true).unwrap();
         assert!(!store(&root, "d/3") && !store(&below, "d/3"));
         std::os::unix::fs::symlink("e", dir.path().join("l")).unwrap();
         assert!(store(&root, "l/4"));

@@ -452,20 +452,31 @@ impl Partial {
     }
 }
 
-/// The digest of the first `bytes` bytes that was remembered, if the file has not changed since.
-pub fn remembered_digest(file: &File, bytes: u64) -> Option<String> {
-    let text = read_xattr(file, DIGEST)?;
-    let digits = text.strip_prefix(&state(file, bytes)?)?;
-    (digits.len() == 64).then(|| digits.to_string())
-}
-
-/// Remembers a digest with the file.
-pub fn remember_digest(file: &File, bytes: u64, digits: &str) {
-    if let Some(state) = state(file, bytes) {
-        let text = state + digits;
-        // Where it cannot be remembered it is computed again.
-        let _ = rustix::fs::fsetxattr(file, DIGEST, text.as_bytes(), XattrFlags::empty());
+/// The digest of the first `bytes` bytes: the one that was remembered, if the file has not changed since,
+/// or what `compute` says, which is remembered.
+///
+/// # Errors
+/// Those of `compute`.
+pub fn digest_remembered(
+    file: &File,
+    bytes: u64,
+    compute: impl FnOnce() -> io::Result<String>,
+) -> io::Result<String> {
+    // Somebody may go on writing while it is computed: it is the digest of what there was before.
+    let Some(state) = state(file, bytes) else {
+        return compute();
+    };
+    if let Some(text) = read_xattr(file, DIGEST)
+        && let Some(digits) = text.strip_prefix(&state)
+        && digits.len() == 64
+    {
+        return Ok(digits.to_string());
     }
+    let digits = compute()?;
+    let text = state + &digits;
+    // Where it cannot be remembered it is computed again.
+    let _ = rustix::fs::fsetxattr(file, DIGEST, text.as_bytes(), XattrFlags::empty());
+    Ok(digits)
 }
 
 /// What a digest belongs to: the attribute goes with the file, and this says in which state.

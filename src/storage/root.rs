@@ -162,17 +162,25 @@ impl Root {
         Ok(())
     }
 
-    /// Moves `from` to `to`, replacing a file or link there. A directory there is EISDIR, even an
-    /// empty one, which `rename(2)` would let another directory replace.
-    pub fn rename(&self, from: &VirtualPath, to: &VirtualPath) -> io::Result<Renamed> {
+    /// Moves `from` to `to`; a file or link there is replaced if that is meant (`replace`), and EEXIST
+    /// otherwise. A directory there is EISDIR, even an empty one, which `rename(2)` would let another
+    /// directory replace.
+    pub fn rename(
+        &self,
+        from: &VirtualPath,
+        to: &VirtualPath,
+        replace: bool,
+    ) -> io::Result<Renamed> {
         let (from_dir, from_name) = self.parent(from, Errno::BUSY)?;
         let (to_dir, to_name) = self.parent(to, Errno::ISDIR)?;
         let act = || match rename_new(&from_dir, from_name, &to_dir, to_name) {
             Err(Errno::EXIST) if from == to => Ok(()),
             // EINVAL: this file system cannot be told to replace nothing.
             Err(Errno::EXIST | Errno::INVAL) => {
-                if stat_in(&to_dir, to_name).is_ok_and(|at| at.kind == Kind::Dir) {
-                    return Err(Errno::ISDIR.into());
+                match stat_in(&to_dir, to_name) {
+                    Ok(there) if there.kind == Kind::Dir => return Err(Errno::ISDIR.into()),
+                    Ok(_) if !replace => return Err(Errno::EXIST.into()),
+                    _ => {}
                 }
                 Ok(rustix::fs::renameat(
                     &from_dir, from_name, &to_dir, to_name,
@@ -498,12 +506,12 @@ mod tests {
         refused(root.create_dir(&top, 0o755), Errno::EXIST);
         refused(root.remove_dir(&top), Errno::BUSY);
         refused(root.remove_file(&top), Errno::ISDIR);
-        refused(root.rename(&top, &at("a")), Errno::BUSY);
+        refused(root.rename(&top, &at("a"), true), Errno::BUSY);
         refused(root.set_mode(&top, 0), Errno::PERM);
         refused(root.open_file(&top), Errno::ISDIR);
         refused(root.read_link(&top), Errno::INVAL);
         root.create_dir(&at("a"), 0o755).unwrap();
-        refused(root.rename(&at("a"), &top), Errno::ISDIR);
+        refused(root.rename(&at("a"), &top, true), Errno::ISDIR);
         assert_eq!(root.stat(&top).unwrap().kind, Kind::Dir);
         root.set_modified(&top, 5).unwrap();
         assert_eq!(root.stat(&top).unwrap().modify_s, 5);
@@ -522,23 +530,28 @@ mod tests {
         }
         symlink("g", real("l")).unwrap();
         symlink("d", real("to_d")).unwrap();
-        root.rename(&at("f"), &at("f")).unwrap();
-        root.rename(&at("d"), &at("d")).unwrap();
-        refused(root.rename(&at("f"), &at("d")), Errno::ISDIR);
-        refused(root.rename(&at("d"), &at("e")), Errno::ISDIR);
-        refused(root.rename(&at("d"), &at("full")), Errno::ISDIR);
-        refused(root.rename(&at("d"), &at("f")), Errno::NOTDIR);
-        refused(root.rename(&at("d"), &at("d/below")), Errno::INVAL);
-        refused(root.rename(&at("absent"), &at("f")), Errno::NOENT);
-        refused(root.rename(&at("absent"), &at("absent")), Errno::NOENT);
-        root.rename(&at("f"), &at("l")).unwrap();
+        root.rename(&at("f"), &at("f"), true).unwrap();
+        root.rename(&at("d"), &at("d"), true).unwrap();
+        refused(root.rename(&at("f"), &at("d"), true), Errno::ISDIR);
+        refused(root.rename(&at("d"), &at("e"), true), Errno::ISDIR);
+        refused(root.rename(&at("d"), &at("full"), true), Errno::ISDIR);
+        refused(root.rename(&at("f"), &at("l"), false), Errno::EXIST);
+        root.rename(&at("f"), &at("f"), false).unwrap();
+        refused(root.rename(&at("d"), &at("f"), true), Errno::NOTDIR);
+        refused(root.rename(&at("d"), &at("d/below"), true), Errno::INVAL);
+        refused(root.rename(&at("absent"), &at("f"), true), Errno::NOENT);
+        refused(
+            root.rename(&at("absent"), &at("absent"), true),
+            Errno::NOENT,
+        );
+        root.rename(&at("f"), &at("l"), true).unwrap();
         assert_eq!(fs::read(real("l")).unwrap(), b"f");
         assert_eq!(fs::read(real("g")).unwrap(), b"g");
-        root.rename(&at("l"), &at("to_d")).unwrap();
+        root.rename(&at("l"), &at("to_d"), true).unwrap();
         assert!(fs::symlink_metadata(real("to_d")).unwrap().is_file());
-        root.rename(&at("g"), &at("full/x")).unwrap();
+        root.rename(&at("g"), &at("full/x"), true).unwrap();
         assert_eq!(fs::read(real("full/x")).unwrap(), b"g");
-        root.rename(&at("full"), &at("d/moved")).unwrap();
+        root.rename(&at("full"), &at("d/moved"), true).unwrap();
         assert_eq!(fs::read(real("d/moved/x")).unwrap(), b"g");
     }
 

@@ -143,8 +143,8 @@ fn nothing_leads_through_a_link_that_leaves() {
                 root.create_dir(&through, 0o755),
                 root.remove_dir(&through),
                 root.remove_file(&through),
-                root.rename(&through, &at("own/stolen")).map(drop),
-                root.rename(&own, &through).map(drop),
+                root.rename(&through, &at("own/stolen"), true).map(drop),
+                root.rename(&own, &through, true).map(drop),
                 root.set_mode(&through, 0o755),
                 root.set_modified(&through, 0),
                 root.free_bytes(&through).map(drop),
@@ -195,8 +195,8 @@ fn a_link_that_leaves_can_be_handled_but_not_followed() {
         refused(root.create_dir(&link, 0o755), Errno::EXIST);
         refused(root.remove_dir(&link), Errno::NOTDIR);
         assert!(root.lstat(&link).is_ok() && root.read_link(&link).is_ok());
-        root.rename(&link, &at("own/moved")).unwrap();
-        root.rename(&at("own/moved"), &link).unwrap();
+        root.rename(&link, &at("own/moved"), true).unwrap();
+        root.rename(&at("own/moved"), &link, true).unwrap();
         put(&root, &link).unwrap();
         assert_eq!(root.stat(&link).unwrap().modify_s, 1);
         root.remove_file(&link).unwrap();
@@ -214,7 +214,7 @@ fn a_link_that_stays_inside_is_followed() {
     );
     assert!(root.open_file(&at("in/f")).is_ok() && root.open_dir(&at("in")).is_ok());
     root.create_dir(&at("in/d"), 0o755).unwrap();
-    root.rename(&at("in/d"), &at("sub/e")).unwrap();
+    root.rename(&at("in/d"), &at("sub/e"), true).unwrap();
     root.remove_dir(&at("in/e")).unwrap();
     put(root, &at("in/f")).unwrap();
     root.remove_file(&at("sub/f")).unwrap();
@@ -243,7 +243,7 @@ fn a_directory_that_flips_to_a_link_lets_nothing_out() {
             }
             let _ = put(root, &at("sub/f"));
             let _ = root.create_dir(&at("sub/new"), 0o755);
-            let _ = root.rename(&at("sub/new"), &at("sub/newer"));
+            let _ = root.rename(&at("sub/new"), &at("sub/newer"), true);
             let _ = root.set_mode(&at("sub/f"), 0o600);
             let _ = root.remove_dir(&at("sub/newer"));
             let _ = root.remove_dir(&at("sub/d"));
@@ -269,7 +269,7 @@ fn what_is_no_file_neither_opens_nor_waits() {
             root.stat(&at(name)).unwrap().kind,
             crate::proto::facts::Kind::Other
         );
-        root.rename(&at(name), &at("moved")).unwrap();
+        root.rename(&at(name), &at("moved"), true).unwrap();
         root.remove_file(&at("moved")).unwrap();
     }
 }
@@ -299,8 +299,8 @@ fn names_are_bytes() {
         root.create_dir(&at(name), 0o755).unwrap();
         let on_disk = dir.path().join(OsStr::from_bytes(name));
         assert!(on_disk.is_dir(), "{name:?}");
-        root.rename(&at(name), &at(b"x")).unwrap();
-        root.rename(&at(b"x"), &at(name)).unwrap();
+        root.rename(&at(name), &at(b"x"), true).unwrap();
+        root.rename(&at(b"x"), &at(name), true).unwrap();
         root.remove_dir(&at(name)).unwrap();
         put(&root, &at(name)).unwrap();
         assert!(on_disk.is_file(), "{name:?}");

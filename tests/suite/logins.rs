@@ -8,6 +8,7 @@ use std::thread;
 
 use rustix::process::Signal;
 
+use crate::common::content::assert_file;
 use crate::common::control::Control;
 use crate::common::server::{Server, four_questions};
 use crate::common::tools::run_with;
@@ -277,6 +278,40 @@ fn a05_odd_passwords() {
     assert_eq!(password(&mut session, "anna", "p\u{e4}ss w\u{f6}rd"), 230);
     assert_eq!(session.command("PASS again").code, 503);
     session.quit();
+    four_questions(&server, baseline);
+}
+
+#[test]
+fn who_may_only_rename_replaces_nothing() {
+    let users = Users::new(&[
+        ("anna", "secret", &["--permissions", "list,read,rename"]),
+        ("ben", "other", &["--permissions", "rename,delete"]),
+    ]);
+    let server = users.server();
+    let baseline = server.baseline();
+    for name in ["a", "b", "c"] {
+        fs::write(server.path(name), name).expect("writing");
+    }
+    let mut anna = logged_in(&server, "anna", "secret");
+    assert_eq!(anna.command("RNFR a").code, 350);
+    let refused = anna.command("RNTO b");
+    assert_eq!(
+        (refused.code, refused.text.contains("taken")),
+        (553, true),
+        "{refused:?}"
+    );
+    assert_file(&server.path("a"), b"a");
+    assert_file(&server.path("b"), b"b");
+    for to in ["a", "d"] {
+        assert_eq!(anna.command("RNFR a").code, 350);
+        assert_eq!(anna.command(&format!("RNTO {to}")).code, 250, "{to}");
+    }
+    anna.quit();
+    let mut ben = logged_in(&server, "ben", "other");
+    assert_eq!(ben.command("RNFR c").code, 350);
+    assert_eq!(ben.command("RNTO b").code, 250);
+    assert_file(&server.path("b"), b"c");
+    ben.quit();
     four_questions(&server, baseline);
 }
 

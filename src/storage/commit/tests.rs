@@ -348,13 +348,16 @@ fn a_rename_syncs_both_directories() {
     let place = Place::new();
     place
         .root
-        .rename(&at("taken"), &at("d/moved"))
+        .rename(&at("taken"), &at("d/moved"), true)
         .unwrap()
         .sync()
         .unwrap();
     place.holds("d/moved", Some("old"));
     // Where one is gone meanwhile, its names are too.
-    let renamed = place.root.rename(&at("d/moved"), &at("back")).unwrap();
+    let renamed = place
+        .root
+        .rename(&at("d/moved"), &at("back"), true)
+        .unwrap();
     fs::remove_dir(place.dir.path().join("d")).unwrap();
     let error = renamed.sync().err().and_then(|error| error.raw_os_error());
     assert!(error.is_none() || error == errno(Errno::IO));

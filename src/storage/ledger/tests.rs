@@ -205,27 +205,27 @@ fn names_that_come_and_go_and_move() {
     served.create_dir(&at("a/d"), 0o755).unwrap();
     nest.put("a/d/f", 30).unwrap();
     nest.put("c/f", 50).unwrap();
-    full(served.rename(&at("a/d/f"), &at("c/g")));
-    served.rename(&at("a/d/f"), &at("a/b/f")).unwrap();
+    full(served.rename(&at("a/d/f"), &at("c/g"), true));
+    served.rename(&at("a/d/f"), &at("a/b/f"), true).unwrap();
     assert_eq!(nest.used(), nest.truth());
-    served.rename(&at("a/b/f"), &at("c/f")).unwrap();
+    served.rename(&at("a/b/f"), &at("c/f"), true).unwrap();
     assert_eq!(nest.used(), nest.truth(), "it replaced one of 50");
     assert_eq!(nest.used()[2], amount(30, 1));
     nest.put("a/d/f", 20).unwrap();
-    served.rename(&at("a/d"), &at("c/d")).unwrap();
+    served.rename(&at("a/d"), &at("c/d"), true).unwrap();
     assert_eq!(nest.used(), nest.truth(), "with all that is in it");
-    served.rename(&at("c/d"), &at("c/e")).unwrap();
+    served.rename(&at("c/d"), &at("c/e"), true).unwrap();
     full(served.create_dir(&at("c/more"), 0o755));
     assert!(served.remove_dir(&at("c/e")).is_err());
     served.remove_file(&at("c/e/f")).unwrap();
     served.remove_dir(&at("c/e")).unwrap();
     assert!(served.create_dir(&at("a/b"), 0o755).is_err());
-    assert!(served.rename(&at("a/absent"), &at("c/x")).is_err());
+    assert!(served.rename(&at("a/absent"), &at("c/x"), true).is_err());
     fs::hard_link(nest.dir.path().join("c/f"), nest.dir.path().join("c/l")).unwrap();
     for allotment in served.ledger().around(&at("c")) {
         assert!(count(served, allotment));
     }
-    served.rename(&at("c/f"), &at("c/l")).unwrap();
+    served.rename(&at("c/f"), &at("c/l"), true).unwrap();
     served.remove_file(&at("c/l")).unwrap();
     assert_eq!(nest.used(), nest.truth());
 }
@@ -238,10 +238,10 @@ fn too_much_is_not_counted_while_everybody_waits() {
     for n in 0..=MOVED_ENTRIES_MAX {
         fs::write(real.join(format!("d/{n}")), b"").unwrap();
     }
-    let refused = full(nest.served.rename(&at("d"), &at("a/d")));
+    let refused = full(nest.served.rename(&at("d"), &at("a/d"), true));
     assert_eq!(refused, Full::Parts { limit: 2_000 });
     assert!(refused.to_string().contains("2000 entries"), "{refused}");
-    nest.served.rename(&at("d"), &at("e")).unwrap();
+    nest.served.rename(&at("d"), &at("e"), true).unwrap();
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn what_is_under_way_in_a_directory_that_moves_counts_when_it_is_there() {
         let mut upload = nest.begin_for(&owner, "a/d/f", 60).unwrap();
         assert!(upload.take_partial_name());
         let before = nest.used()[0];
-        nest.served.rename(&at("a/d"), &at("c/d")).unwrap();
+        nest.served.rename(&at("a/d"), &at("c/d"), true).unwrap();
         // The directory and the whole file; the room of the upload stays where it is.
         let moved = amount(5, 2);
         assert_eq!(nest.used()[0].plus(moved), Some(before));
@@ -437,7 +437,7 @@ proptest! {
                     let _ = nest.served.remove_dir(&at(PATHS[path]));
                 }
                 Deed::Rename(from, to) => {
-                    let _ = nest.served.rename(&at(PATHS[from]), &at(PATHS[to]));
+                    let _ = nest.served.rename(&at(PATHS[from]), &at(PATHS[to]), true);
                 }
                 Deed::Mkdir(path) => {
                     let _ = nest.served.create_dir(&at(PATHS[path]), 0o755);

@@ -374,13 +374,26 @@ fn a_digest_is_remembered_until_the_file_changes() {
     let nest = nest();
     nest.break_off("f", b"12345").unwrap();
     let mut file = nest.retained("f").into_file().unwrap();
-    let digits = "ab".repeat(32);
-    assert_eq!(remembered_digest(&file, 5), None);
-    remember_digest(&file, 5, &digits);
-    assert_eq!(remembered_digest(&file, 5), Some(digits));
-    assert_eq!(remembered_digest(&file, 4), None);
+    let (old, new) = ("ab".repeat(32), "cd".repeat(32));
+    let digest = |file: &File, bytes: u64, computed: &String| {
+        digest_remembered(file, bytes, || Ok(computed.clone())).unwrap()
+    };
+    assert_eq!(digest(&file, 5, &old), old);
+    assert_eq!(digest(&file, 5, &new), old);
+    assert_eq!(digest(&file, 4, &new), new);
+    assert_eq!(digest(&file, 5, &old), old);
     file.write_all(b"x").unwrap();
-    assert_eq!(remembered_digest(&file, 5), None);
+    assert_eq!(digest(&file, 5, &new), new);
+    // What is written meanwhile has another digest.
+    let written = digest_remembered(&file, 4, || {
+        (&file).write_all(b"yz")?;
+        Ok(old.clone())
+    });
+    assert_eq!(written.unwrap(), old);
+    assert_eq!(digest(&file, 4, &new), new);
+    let failed = digest_remembered(&file, 3, || Err(io::ErrorKind::Interrupted.into()));
+    failed.unwrap_err();
+    assert_eq!(digest(&file, 3, &new), new);
 }
 
 #[test]
