@@ -220,6 +220,8 @@ impl Default for Limits {
             min_free_bytes: None,
             rate_bytes_per_s: None,
             session_rate_bytes_per_s: None,
+            // Three batches of a session's uploads may be under way, of at most 64 each. With 64 in all, a
+            // series of small files took 1.4 to 3.4 times as many syncfs.
             commits_per_session_max: 256,
             commits_max: 1024,
             unwritten_bytes_max: 64 << 20,
