@@ -21,6 +21,9 @@ pub struct Uploads {
 struct Entry {
     /// The last session that began.
     writer: Option<Id>,
+    /// Those that began before and still write: nothing of theirs is wanted any more, however long they
+    /// take to end.
+    overtaken: Vec<Id>,
     /// Broken off, and on the way to the disk, or from there if it is outdated.
     keeping: Vec<Keeping>,
     waiting: Vec<Id>,
@@ -30,7 +33,8 @@ impl Uploads {
     /// A session begins to write. Whoever wrote it before keeps nothing of what it has.
     pub fn begin(&mut self, key: Key, id: Id) {
         let entry = self.all.entry(key).or_default();
-        entry.writer = Some(id);
+        let before = entry.writer.replace(id).filter(|&before| before != id);
+        entry.overtaken.extend(before);
         entry.keeping.iter().for_each(Keeping::outdate);
     }
 
@@ -43,10 +47,9 @@ impl Uploads {
 
     /// A session writes no more, for whatever reason.
     pub fn end(&mut self, key: Key, id: Id) {
-        if let Some(entry) = self.all.get_mut(&key)
-            && entry.writer == Some(id)
-        {
-            entry.writer = None;
+        if let Some(entry) = self.all.get_mut(&key) {
+            entry.overtaken.retain(|&it| it != id);
+            entry.writer = entry.writer.filter(|&it| it != id);
             self.settle(key);
         }
     }
@@ -55,7 +58,8 @@ impl Uploads {
     /// wanted.
     pub fn keep(&mut self, keeping: &Keeping, id: Id) -> bool {
         let entry = self.all.entry(keeping.key()).or_default();
-        let is_wanted = entry.writer.is_none_or(|writer| writer == id);
+        let is_last = entry.writer.is_none_or(|writer| writer == id);
+        let is_wanted = is_last && !entry.overtaken.contains(&id);
         if !is_wanted {
             keeping.outdate();
         }
@@ -98,6 +102,7 @@ impl Uploads {
         };
         match entry.writer {
             Some(writer) => self.asked.push((id, writer, key)),
+            None if entry.is_free() => return true,
             None => entry.waiting.push(id),
         }
         false
@@ -111,8 +116,8 @@ impl Uploads {
     /// A session waits until what another writes has broken off and is kept.
     pub fn wait(&mut self, key: Key, id: Id) {
         match self.all.get_mut(&key) {
-            Some(entry) => entry.waiting.push(id),
-            None => self.freed.push(id),
+            Some(entry) if !entry.is_free() => entry.waiting.push(id),
+            _ => self.freed.push(id),
         }
     }
 
@@ -122,12 +127,20 @@ impl Uploads {
     }
 
     fn settle(&mut self, key: Key) {
-        let over = |entry: &Entry| entry.writer.is_none() && entry.keeping.is_empty();
-        if self.all.get(&key).is_some_and(over)
-            && let Some(entry) = self.all.remove(&key)
-        {
-            self.freed.extend(entry.waiting);
+        let Some(entry) = self.all.get_mut(&key).filter(|entry| entry.is_free()) else {
+            return;
+        };
+        self.freed.append(&mut entry.waiting);
+        if entry.overtaken.is_empty() {
+            self.all.remove(&key);
         }
+    }
+}
+
+impl Entry {
+    /// Whether nobody writes what is wanted, and none of that is on its way to the disk.
+    fn is_free(&self) -> bool {
+        self.writer.is_none() && self.keeping.is_empty()
     }
 }
 
@@ -175,6 +188,34 @@ mod tests {
             }
             assert!(uploads.reach(all[0].key(), ID) && !uploads.is_keeping());
         }
+    }
+
+    #[test]
+    fn who_was_overtaken_keeps_nothing_however_late_it_ends() {
+        let other = Id { key: 2, ..ID };
+        let mut uploads = Uploads::default();
+        let [slow] = kept(&mut uploads);
+        uploads.kept(&slow);
+        uploads.begin(slow.key(), other);
+        let [new] = kept(&mut uploads);
+        assert!(!uploads.kept(&new));
+        // What the new one left may be continued while the other still writes, and is not replaced by it.
+        assert!(uploads.reach(new.key(), ID));
+        assert!(!uploads.keep(&slow, other));
+        uploads.end(slow.key(), other);
+        assert!(uploads.kept(&slow), "it has to go");
+        uploads.gone(&slow);
+        assert!(uploads.all.is_empty());
+        // The next one of the same session is wanted again.
+        uploads.begin(slow.key(), other);
+        uploads.begin(slow.key(), ID);
+        uploads.end(slow.key(), other);
+        uploads.begin(slow.key(), other);
+        uploads.end(slow.key(), ID);
+        let [last] = kept(&mut uploads);
+        assert!(!uploads.kept(&last));
+        uploads.end(slow.key(), other);
+        assert!(uploads.all.is_empty());
     }
 
     #[test]
