@@ -248,6 +248,10 @@ fn unlink(root: &Root, dir: &OwnedFd, name: &[u8]) -> io::Result<()> {
     })
 }
 
+/// Who only looks at a partial, or has just kept it, has it locked for some microseconds; who writes it,
+/// for long.
+const LOCK_ATTEMPTS: u32 = 200;
+
 enum Opened {
     Nothing,
     /// Somebody else has it.
@@ -266,8 +270,12 @@ fn open(dir: &OwnedFd, name: &[u8]) -> Result<Opened, Errno> {
         }
         Err(error) => return Err(error),
     };
-    if !lock(&file)? {
-        return Ok(Opened::Locked);
+    let mut attempts = 1;
+    while !lock(&file)? {
+        if attempts == LOCK_ATTEMPTS {
+            return Ok(Opened::Locked);
+        }
+        attempts += 1;
     }
     // Who had it until now may have published or removed it between the opening and the locking.
     let (ours, named) = (stat_open(&file)?, stat_in(dir, name));
