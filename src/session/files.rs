@@ -132,7 +132,7 @@ pub(super) fn rnto(login: &mut Login, turn: &mut Turn) -> Handled {
     // What it replaces is gone, as behind STOR or DELE.
     let may_replace = [Permission::Write, Permission::Delete]
         .into_iter()
-        .any(|it| login.check(it).is_ok());
+        .any(|it| login.permissions.allow(it));
     match login.home.rename(&from, &to, may_replace) {
         Ok(renamed) => {
             dispose_of(kept, turn);

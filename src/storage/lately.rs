@@ -163,6 +163,9 @@ mod tests {
         assert!(store(&root, "l/4"));
         root.remove_file(&at("l")).unwrap();
         assert!(!store(&root, "l/5"));
+        // An upload that takes the place of a link looks up another directory than that of the link.
+        std::os::unix::fs::symlink("e", dir.path().join("l")).unwrap();
+        assert!(store(&root, "l/5") && store(&root, "l") && !store(&root, "l/6"));
         root.create_dir(&at("g"), 0o755).unwrap();
         assert!(store(&root, "g/6"));
         root.remove_file(&at("g/6")).unwrap();

@@ -39,8 +39,8 @@ const RESOLVE_ATTEMPTS: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Root {
     dir: Arc<OwnedFd>,
-    /// `/proc/self/fd`: the only way without privileges to give a name, a mode or times to what an
-    /// `O_PATH` descriptor or one without a name stands for.
+    /// `/proc/self/fd`: the only way without privileges to give a mode or times to what an `O_PATH`
+    /// descriptor stands for and, before Linux 6.10, a name to a file without one.
     descriptors: Arc<OwnedFd>,
     made: Arc<Made>,
     lately: Arc<Lately>,

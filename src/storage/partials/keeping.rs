@@ -21,8 +21,8 @@ use super::{
 
 /// Whoever looks whether a partial can be continued, or removes it, has it locked for some
 /// microseconds, and whoever writes it for long. What has just broken off waits for the first and not
-/// for the second: all these attempts together take a few milliseconds.
-const NAME_ATTEMPTS: usize = 1000;
+/// for the second: all these attempts, each of which waits for the lock, take a few milliseconds.
+const NAME_ATTEMPTS: usize = 50;
 
 /// How much of an upload has arrived, to be put on the disk and recorded.
 #[derive(Debug)]

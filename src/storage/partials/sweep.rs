@@ -173,7 +173,10 @@ pub fn clear_dir(root: &Root, path: &VirtualPath) -> io::Result<Vec<OwnedFd>> {
         })?
     {}
     let mut large = Vec::new();
-    for path in hidden.iter().filter(|_| !others) {
+    if others {
+        return Ok(large);
+    }
+    for path in &hidden {
         if let Ok((dir, name)) = root.parent(path, Errno::ISDIR)
             && let Removed::Gone(kept) = remove(root, &dir, name, None)
         {
